@@ -8,7 +8,7 @@ SEEDS ?= 1000
 SEED ?=
 ARGS ?=
 
-DEBIAN := pgbouncer chromium
+DEBIAN := pgbouncer chromium prometheus
 XDIST = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up migrate test-fast test test-system record simulate chaos bench check lint spelling words types imports format lock clean
+.PHONY: help demo up migrate test-fast test test-system record simulate chaos bench test-large bench-pages check lint spelling words types imports format vendor lock release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,15 +43,16 @@ migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newe
 test-fast: $(INSTALLED) ## Run rules and memory ledger in under 90 s; leaves out Postgres, Valkey, Celery, simulation and processes
 	$(BIN)/python -m pytest tests/unit tests/contract -m 'not servers' -k 'not (contract and postgres)' $(XDIST) $(ARGS)
 
-test: $(INSTALLED) ## Run the tests of every promise, at most 8 minutes on two cores; they need only PyPI
-	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system $(XDIST) $(ARGS)
+test: $(INSTALLED) ## Run the tests of every promise, about 15 minutes on two cores; they need only PyPI
+	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/operations --ignore=tests/system $(XDIST) $(ARGS)
 
-test-system: $(INSTALLED) ## Run the demo, the longest tests, and those that need Debian packages (as root it installs them); at most 45 minutes
+test-system: $(INSTALLED) ## Run what operators see, the demo, the longest tests, and those that need Debian packages (as root it installs them); at most 45 minutes
 	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	test -z "$$missing" || { \
 		test "$$(id -u)" = 0 || { echo "missing: apt-get install$$missing" >&2; exit 1; }; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
 			apt-get -qq install --no-install-recommends --yes $$missing; }
+	$(BIN)/python -m pytest tests/operations $(XDIST) $(ARGS)
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
 record: $(INSTALLED) ## Record a real provider: PROVIDER=groq MODEL=..., with its key in the environment; costs less than a cent
@@ -66,6 +67,12 @@ chaos: $(INSTALLED) ## Kill, stop, wipe and fill real servers under load, and co
 
 bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; needs an idle machine
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+test-large: $(INSTALLED) ## Seed ten million rows of the log, and measure costs, audit, lists and the hot path; by hand, it takes minutes
+	$(BIN)/python -m tests.benchmarks.large $(ARGS)
+
+bench-pages: $(INSTALLED) ## Measure each page of Flower on ten million rows of the log, and workers beside an open page; by hand
+	$(BIN)/python -m tests.benchmarks.pages $(ARGS)
 
 check: lint spelling words types imports ## Run every check that is not a test
 
@@ -89,18 +96,25 @@ format: $(INSTALLED) ## Format the code, and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+vendor: $(INSTALLED) ## Copy the scripts of others (htmx, uPlot, axe-core) from npm, after a change of devkit/vendor.py
+	$(BIN)/python -m devkit.vendor
+
 lock: $(BOOTSTRAPPED) ## Lock the requirements after a change of pyproject.toml; ARGS=--upgrade takes the newest
 	@$(USE_CACHE) \
 	compile="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header"; \
-	$$compile -q --all-extras --group dev -o requirements/dev.txt $(ARGS) && \
-	$$compile -q -c requirements/dev.txt -o requirements/production.txt $(ARGS)
+	$$compile -q --all-extras --group worker --group embedded --group demo --group dev -o requirements/dev.txt $(ARGS) && \
+	$$compile -q --all-extras --group worker -c requirements/dev.txt -o requirements/production.txt $(ARGS) && \
+	$$compile -q -c requirements/dev.txt -o requirements/client.txt $(ARGS)
+
+release: $(INSTALLED) ## Build both distributions and the notes of the version into dist/; nothing is published
+	$(BIN)/python -m devkit.release
 
 clean: ## Remove .venv and the files of tools, but no data (.callgate)
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted install can leave a package incomplete: then every package is installed again.
-$(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml
+$(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml callgate/version.py
 	@again=; if test -e $(UNFINISHED); then again=--reinstall; fi; touch $(UNFINISHED); \
 	$(USE_CACHE) \
 	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode $$again requirements/dev.txt && \

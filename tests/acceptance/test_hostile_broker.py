@@ -6,7 +6,6 @@ None of them may change money, have a call sent twice, keep one from running, or
 
 from __future__ import annotations
 
-import base64
 import json
 import pickle
 from collections.abc import Iterator, Sequence
@@ -19,12 +18,13 @@ from redis import Redis
 
 from callgate import Client, Handle
 from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Published
-from callgate.domain.turns import Lane
 from callgate.settings import ClientSettings
 from devkit.simulator.simulator import Rule, Step
 from tests.support.deployment import Deployment, Process, until
+from tests.support.queued_messages import envelope
 
 PATIENCE_S = 30.0
 PAST, FUTURE = "2020-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"
@@ -33,7 +33,9 @@ PAST, FUTURE = "2020-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"
 class Silence:
     """`QueuePort` of a client whose messages never arrive."""
 
-    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
+    def publish_calls(
+        self, keys: Sequence[CallKey], lane: Lane = Lane.CALL, *, traceparent: str | None = None
+    ) -> None:
         """Lose them."""
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
@@ -88,20 +90,8 @@ def push(
     content_type: str = "application/json",
 ) -> None:
     """Put any body into a queue."""
-    properties = {
-        "body_encoding": "base64",
-        "delivery_info": {"exchange": "", "routing_key": queue},
-        "delivery_mode": 2,
-        "delivery_tag": str(uuid4()),
-    }
-    message = {
-        "body": base64.b64encode(body).decode(),
-        "content-encoding": "binary",
-        "content-type": content_type,
-        "headers": headers,
-        "properties": properties,
-    }
-    broker.lpush(queue, json.dumps(message))
+    more = {"content-encoding": "binary"}
+    broker.lpush(queue, envelope(body, headers, content_type, queue, **more))
 
 
 def forge_call(broker: Redis, handle: Handle, **headers: object) -> None:

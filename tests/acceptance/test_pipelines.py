@@ -15,6 +15,7 @@ import pytest
 
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
+from callgate.domain.sums import CostFilter
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.support.deployment import Deployment, lines_of, until, until_equal
 from tests.support.pipeline import FILE, build_app
@@ -88,9 +89,10 @@ def test_fifty_duplicates_are_one_provider_request(deployment: Deployment) -> No
     assert answers == ["one"] * 50
     assert deployment.provider.counts().total == 1
     assert len(deployment.attempts(org)) == 1
-    (line,) = deployment.client.operations.costs(org)
-    assert (line.calls, line.attempts, line.collapsed) == (1, 1, 49)
-    assert line.saved_nano_usd == 49 * line.spent_nano_usd
+    (line,) = deployment.client.operations.costs(CostFilter(org_id=org))
+    used = line.used
+    assert (used.calls, used.attempts, used.collapsed) == (1, 1, 49)
+    assert used.saved_nano_usd == 49 * used.posted_nano_usd
 
 
 def test_every_submitter_is_told(deployment: Deployment, pipeline: Pipeline) -> None:

@@ -1,11 +1,12 @@
 """
-Compare the CPU of a call between this checkout and an earlier commit, in interleaved rounds.
+Compare what a call costs in this checkout and at an earlier commit, in interleaved rounds.
 
     python -m tests.benchmarks.cpu 69498df              nine rounds of 400 calls; prints one JSON object
     python -m tests.benchmarks.cpu HEAD~1 --rounds 3
 
 Each of the two has its own servers, worker and simulated provider, which stand idle while the other runs. What counts
-is the CPU time of the worker and of Postgres. It varies less on a shared machine than calls per second do.
+is the CPU time of the worker and of Postgres. It varies less on a shared machine than calls per second do. WAL is what
+Postgres writes, in kB per call. Calls per second include the wait for the simulated provider.
 """
 
 from __future__ import annotations
@@ -61,13 +62,27 @@ def serve() -> None:
 def _round(deployment: Any, org: str, calls: int, worker: int, postgres: int) -> dict[str, float]:
     requests = [deployment.request(org) for _ in range(calls)]
     before = cpu_s(worker), cpu_s(postgres)
+    wal_before, began_s = _wal_bytes(deployment), time.monotonic()
     handles = deployment.client.submit_many(requests)
     done = sum(1 for _ in deployment.client.as_completed(handles, timeout=TIMEOUT_S))
     assert done == calls
+    per_s = calls / (time.monotonic() - began_s)
     time.sleep(0.5)  # What a call leaves behind, for example its delivery, belongs to it.
     after = cpu_s(worker), cpu_s(postgres)
     used = [1000 * (late - early) / calls for early, late in zip(before, after, strict=True)]
-    return {"worker_ms": used[0], "postgres_ms": used[1], "both_ms": sum(used)}
+    wal_kb = (_wal_bytes(deployment) - wal_before) / 1000 / calls
+    return {
+        "worker_ms": used[0],
+        "postgres_ms": used[1],
+        "both_ms": sum(used),
+        "wal_kb": wal_kb,
+        "calls_per_s": per_s,
+    }
+
+
+def _wal_bytes(deployment: Any) -> int:
+    ((written,),) = deployment.rows("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+    return int(written)
 
 
 def cpu_s(pid: int) -> float:
@@ -152,9 +167,7 @@ def compare(ref: str, rounds: int, calls: int) -> dict[str, Any]:
         "ref": ref,
         "rounds": rounds,
         "calls": calls,
-        "cpu_ms_per_call": {
-            n: {k: round(v, 2) for k, v in of.items()} for n, of in medians.items()
-        },
+        "medians": {n: {k: round(v, 2) for k, v in of.items()} for n, of in medians.items()},
         "from_to": spreads,
         "ratio": {k: round(medians["now"][k] / medians["before"][k], 3) for k in kinds},
     }

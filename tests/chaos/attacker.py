@@ -8,7 +8,6 @@ Each kind of attack is a thread that repeats it until a file exists. Refused att
 
 from __future__ import annotations
 
-import base64
 import bz2
 import json
 import sys
@@ -38,6 +37,7 @@ from callgate.domain.calls import CallKey
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import NewSubmission
 from callgate.domain.reports import EndReason
+from tests.support.queued_messages import envelope
 from tests.support.waiting import holds_within, until
 
 LOCKS = 60
@@ -237,20 +237,8 @@ class Attacker:
     def _push(
         self, queue: str, body: bytes, headers: Mapping[str, Any], encoding: str = "utf-8"
     ) -> None:
-        properties = {
-            "body_encoding": "base64",
-            "delivery_info": {"exchange": "", "routing_key": queue},
-            "delivery_mode": 2,
-            "delivery_tag": str(uuid4()),
-        }
-        message = {
-            "body": base64.b64encode(body).decode(),
-            "content-encoding": encoding,
-            "content-type": "application/json",
-            "headers": dict(headers),
-            "properties": properties,
-        }
-        self.broker.lpush(queue, json.dumps(message))
+        more = {"content-encoding": encoding}
+        self.broker.lpush(queue, envelope(body, dict(headers), queue=queue, **more))
 
     def _broadcast(self, body: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
         command = {"arguments": {}, "destination": None, "pattern": None, "matcher": None, **body}

@@ -56,7 +56,7 @@ class Stress:
     rejected: int
     overrun_nano_usd: int
     """The largest spent + held - limit of any budget at any time."""
-    headroom_nano_usd_max: int
+    headroom_max_nano_usd: int
     """The largest headroom at the end in a budget that rejected a call."""
     hold_nano_usd: int
     """The smallest hold: the headroom must be less."""
@@ -171,7 +171,7 @@ def _result(
     headroom = _headroom(environment, orgs)
     rejected = [call for call in calls if call.state == "rejected"]
     states = Counter(call.state for call in calls)
-    drift = audit(environment.deployment.client.operations.snapshot()).drift_nano_usd
+    drift = audit(environment.deployment.client.operations).drift_nano_usd
     overrun = environment.overrun_nano_usd()
     held = environment.deployment.rows(HELD_OF_ORGS, orgs=list(orgs))[0][0]
     early = [call for call in rejected if _is_early(call, headroom)]
@@ -190,7 +190,7 @@ def _result(
         succeeded=states["succeeded"],
         rejected=len(rejected),
         overrun_nano_usd=overrun,
-        headroom_nano_usd_max=max((headroom[_budget_of(call)] for call in rejected), default=-1),
+        headroom_max_nano_usd=max((headroom[_budget_of(call)] for call in rejected), default=-1),
         hold_nano_usd=hold,
         exact_fits=sum(n == 0 for n in headroom.values()),
         drift_nano_usd=drift,

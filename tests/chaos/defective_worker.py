@@ -13,7 +13,8 @@ import worker.main  # noqa: F401  # Imported by the fork server, so that forked 
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.domain.provider import ProviderReply
 from config.settings import WorkerSettings
-from worker.bootstrap import bootstrap, providers_of
+from worker.bootstrap import bootstrap
+from worker.provider_adapters import providers_of
 from worker.runtime import Runtime
 
 

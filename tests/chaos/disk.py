@@ -18,7 +18,7 @@ from devkit.servers.server import Server, processes_tagged
 from tests.support.deployment import Deployment
 
 SMALL_BYTES = 160 * 1024 * 1024
-FILE_BYTES_MAX = 16 * 1024 * 1024
+FILE_MAX_BYTES = 16 * 1024 * 1024
 """The size of one WAL file: the WAL can still be written, so the server stays alive."""
 PAGE_BYTES = 8 * 1024
 BALLAST = "ballast"
@@ -63,7 +63,7 @@ def fill_disk(services: DevServers, deployment: Deployment) -> Iterator[str]:
     else:
         _grow_table(deployment)
         with _capped_files(services.postgres):
-            yield f"files of Postgres limited to {FILE_BYTES_MAX >> 20} MiB (RLIMIT_FSIZE)"
+            yield f"files of Postgres limited to {FILE_MAX_BYTES >> 20} MiB (RLIMIT_FSIZE)"
     services.postgres.start()
 
 
@@ -90,13 +90,13 @@ def _grow_table(deployment: Deployment) -> None:
     rows = 2_000
     while rows:
         (size,) = deployment.rows("SELECT pg_relation_size('llm_call')")[0]
-        rows = max(0, FILE_BYTES_MAX - 4 * PAGE_BYTES - size) // PAGE_BYTES * 4
+        rows = max(0, FILE_MAX_BYTES - 4 * PAGE_BYTES - size) // PAGE_BYTES * 4
         deployment.rows(FILL_TABLE, rows=rows)
 
 
 @contextmanager
 def _capped_files(server: Server) -> Iterator[None]:
-    _limit_files(server, str(FILE_BYTES_MAX))
+    _limit_files(server, str(FILE_MAX_BYTES))
     try:
         yield
     finally:

@@ -309,7 +309,7 @@ class Environment:
         calls = self.records.calls(self.hostile)
         # A new client: the pooled connections of the other one may be older than the server.
         with self.deployment.open_client() as client:
-            report = audit(client.operations.snapshot())
+            report = audit(client.operations)
         return Observations(
             batches=batches,
             requests=requests,

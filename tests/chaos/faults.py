@@ -236,7 +236,7 @@ def limit_used_up(environment: Environment) -> list[str]:
 
 
 def limit_met(environment: Environment) -> list[str]:
-    """Meet a limit that nobody has declared; kill a worker and wipe the broker while the key is closed."""
+    """Meet a limit that nobody has declared; kill a worker and wipe the broker while the key is blocked."""
     environment.until_refused()
     environment.rng.choice(environment.living_workers()).kill()
     environment.links.collect_and_flush()

@@ -33,8 +33,9 @@ from callgate.domain.ledger import (
 )
 from config.settings import WorkerSettings
 from tests.support.waiting import holds_within
-from worker.bootstrap import bootstrap, providers_of
+from worker.bootstrap import bootstrap
 from worker.celery_ext.redis_transport import Transport
+from worker.provider_adapters import providers_of
 from worker.runtime import Runtime
 
 LOCK_WAIT_MAX_S = 0.4

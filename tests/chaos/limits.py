@@ -24,9 +24,9 @@ MINUTE_S = 60.0
 LATE_S = 1.0
 """How much later than its claim a request may arrive, so that the limit still holds (ADR 20)."""
 FIRST_REFUSED_MAX = 25
-"""Refusals until a key is first closed, if nobody has declared its limit; without probes."""
+"""Refusals until a key is first blocked, if nobody has declared its limit; without probes."""
 LATER_REFUSED_MAX = 5
-"""The same for each later closing, while the rate is known that was accepted before."""
+"""The same for each later block, while the rate is known that was accepted before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class LimitsSeen:
     """The most requests that the provider had at one time; a refused one counts too."""
     waits: int
     """How often a call was made to wait for a limit."""
-    reopened_at_s: Sequence[float]
-    """When a key that was closed by a refusal was reopened."""
+    unblocked_at_s: Sequence[float]
+    """When a key that a refusal had blocked was unblocked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +179,15 @@ def violations_of(seen: LimitsSeen) -> Iterable[str]:
 
 
 def _undeclared(seen: LimitsSeen, use: LimitUse) -> Iterable[str]:
-    closings = Counter(
-        bisect_left(seen.reopened_at_s, sent.at_s)
+    blocks = Counter(
+        bisect_left(seen.unblocked_at_s, sent.at_s)
         for sent in seen.sent
         if sent.is_refused and not sent.is_probe
     )
-    for number, refused in sorted(closings.items()):
+    for number, refused in sorted(blocks.items()):
         most = LATER_REFUSED_MAX if number else FIRST_REFUSED_MAX
         if refused > most:
-            yield f"{refused} requests were refused after {number} reopenings, at most {most} may"
+            yield f"{refused} requests were refused after {number} blocks, at most {most} may"
     if use.refused == 0:
         yield "no request was refused"
 

@@ -5,7 +5,7 @@
 -- lost      the same, of an attempt without an answer
 -- again     an attempt that was posted again after its outcome was posted
 -- limited   a call that was made to wait for a limit of the provider
--- reopened  a key that a refusal had closed
+-- unblocked a key that a refusal had blocked
 --
 -- Everything is in a schema of its own. Dropping the schema drops the triggers too.
 DROP SCHEMA IF EXISTS chaos CASCADE;
@@ -54,6 +54,6 @@ END $$;
 CREATE TRIGGER chaos_observe_limited AFTER UPDATE ON llm_call FOR EACH ROW
     WHEN (NEW.wait_reason = 'rate_limited' AND OLD.wait_reason IS DISTINCT FROM 'rate_limited')
     EXECUTE FUNCTION chaos.observe('limited');
-CREATE TRIGGER chaos_observe_reopened AFTER UPDATE ON breaker FOR EACH ROW
+CREATE TRIGGER chaos_observe_unblocked AFTER UPDATE ON breaker FOR EACH ROW
     WHEN (OLD.is_open AND OLD.reason = 'rate_limited' AND NOT NEW.is_open)
-    EXECUTE FUNCTION chaos.observe('reopened');
+    EXECUTE FUNCTION chaos.observe('unblocked');

@@ -15,7 +15,7 @@ from tests.support.deployment import Deployment
 
 WAITS = "SELECT provider, count(*) FROM chaos.observation WHERE what = 'limited' GROUP BY provider"
 REOPENED = """
-SELECT provider, extract(epoch FROM at)::float8 FROM chaos.observation WHERE what = 'reopened' ORDER BY at
+SELECT provider, extract(epoch FROM at)::float8 FROM chaos.observation WHERE what = 'unblocked' ORDER BY at
 """
 STARTED = """
 SELECT attempt_id::text, extract(epoch FROM started_at)::float8, kind = 'probe' FROM ai_call_log
@@ -59,9 +59,9 @@ class Records:
     def limits_seen(self, flow: Flow, requests: Sequence[Arrival]) -> dict[str, LimitsSeen]:
         """Return what was seen of the provider's limits, by entry of the catalogue."""
         rows = {id_: (at_s, is_probe) for id_, at_s, is_probe in self._deployment.rows(STARTED)}
-        reopened = defaultdict(list)
+        unblocked = defaultdict(list)
         for name, at_s in self._deployment.rows(REOPENED):
-            reopened[name].append(at_s)
+            unblocked[name].append(at_s)
         waits = dict(map(tuple, self._deployment.rows(WAITS)))
         seen = {}
         for name in TARGETS:
@@ -75,7 +75,7 @@ class Records:
                 sent=sent,
                 in_flight_max=at_one_time((request.at_s, request.ended_at_s) for request in own),
                 waits=waits.get(name, 0),
-                reopened_at_s=reopened[name],
+                unblocked_at_s=unblocked[name],
             )
         return seen
 

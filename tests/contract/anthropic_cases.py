@@ -91,6 +91,10 @@ _ANSWERS = (
         "an answer to a schema", (message(said('{"a": 1}')),), texts=('{"a": 1}',),
         request={"response_schema": SCHEMA},
     ),
+    Case(
+        "a fenced answer to a schema, as declared", (message(said('```json\n{"a": 1}\n```')),), texts=('{"a": 1}',),
+        request={"response_schema": SCHEMA}, entry={"unwraps": ["fence"]},
+    ),
 )  # fmt: skip
 
 _NO_ANSWERS = (

@@ -24,7 +24,7 @@ BY = By("ada", "the provider said so")
 
 
 def breakers(ledger: LedgerUnderTest, credential: str = "") -> dict[str, BreakerLine]:
-    """The breakers of the fresh model by organisation; everybody's is empty."""
+    """The breakers of the fresh model by organisation; the shared one is empty."""
     lines = ledger.operations.breakers()
     return {b.org_id: b for b in lines if (b.model, b.credential) == (MODEL, credential)}
 
@@ -81,7 +81,7 @@ def opened(ledger: LedgerUnderTest, org_id: str = ORG) -> None:
 
 
 def opened_for_all(ledger: LedgerUnderTest) -> None:
-    """Open everybody's breaker of the fresh model: two organisations have failed, and acme more often."""
+    """Open the shared breaker of the fresh model: two organisations have failed, and acme more often."""
     ledger.set_budget(1_000, org_id="bolt")
     for n, org in enumerate((ORG, ORG, "bolt")):
         ends(ledger, sent(ledger, f"{org} fails {n}", org_id=org), Health.FAILED)

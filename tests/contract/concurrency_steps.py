@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from callgate.domain.calls import CallKey, WaitReason
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
-from callgate.domain.flow import Declaration
+from callgate.domain.limits import Declaration
 from tests.contract.flow_steps import WORKER, waits
 from tests.support.ledger_under_test import LedgerUnderTest
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
-from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from tests.support.contract_providers import PROVIDERS
 from tests.support.ledger_under_test import LedgerUnderTest, open_memory, open_postgres
+from tests.support.openai_attempts import no_proxies
 from tests.support.provider_worlds import ProviderUnderTest
+
+__all__ = ["ledger", "no_proxies", "opened"]
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -20,10 +21,9 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[LedgerUnderTest]:
     if request.param == "memory":
         yield open_memory()
         return
-    engine: Engine = request.getfixturevalue("postgres_engine")
-    url = engine.url.render_as_string(hide_password=False)
-    with closing(PostgresSession(url)) as session:
-        yield open_postgres(session)
+    request.getfixturevalue("postgres_engine")
+    session: PostgresSession = request.getfixturevalue("postgres_session")
+    yield open_postgres(session)
 
 
 @pytest.fixture(params=PROVIDERS, ids=lambda provider: provider.name)

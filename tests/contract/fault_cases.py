@@ -1,7 +1,8 @@
-"""What any server can do to a reply, whatever its protocol. None of it is a result, and its bill is unknown."""
+"""What any server or gateway can do to a reply, whatever its protocol, and the end of the call."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -47,6 +48,10 @@ def faults(name: str, fine: Reply, *, protocol: str, **declared: Any) -> Iterato
         )
     for fault, reply in _large(fine).items():
         yield dead(f"{name}: {fault}", reply, posted=None, code="reply_too_large", entry=entry)
+    for fault, reply in _never_fitting().items():
+        yield dead(f"{name}: {fault}", reply, posted=0, code="request_too_large", entry=entry)
+    for coding, reply in _compressed(fine).items():
+        yield Case(f"{name}: {coding}", (reply,), entry=entry)
     yield Case(
         f"{name}: dropped, then fine",
         (replace(fine, cut=5), fine),
@@ -75,9 +80,28 @@ def _slow(fine: Reply) -> dict[str, Reply]:
     }
 
 
+def _never_fitting() -> dict[str, Reply]:
+    message = "Request too large for m1: limit 6000 tokens per minute, requested 9000"
+    body = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}
+    return {
+        "429 that can never fit": Reply(body, 429, {"Retry-After": "1"}),
+        "429 that can never fit, in a 200": Reply(body),
+    }
+
+
+def _compressed(fine: Reply) -> dict[str, Reply]:
+    half = len(fine.data) // 2
+    members = gzip.compress(fine.data[:half]) + gzip.compress(fine.data[half:])
+    return {
+        "gzip in two members": Reply(raw=members, headers={"Content-Encoding": "gzip"}),
+        "x-gzip": Reply(raw=gzip.compress(fine.data), headers={"Content-Encoding": "x-gzip"}),
+    }
+
+
 def _large(fine: Reply) -> dict[str, Reply]:
     content = b"x" * HUGE_BYTES
     return {
         "ten megabytes": Reply(raw=fine.data[:-1] + b',"x":"' + content + b'"}'),
+        "ten megabytes of text": Reply(raw=fine.data.replace(b"fine", content)),
         "deeply nested": Reply(raw=b"[" * 10**5),
     }

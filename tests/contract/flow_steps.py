@@ -7,8 +7,8 @@ from typing import Any
 
 from callgate.domain.breaker import Health
 from callgate.domain.calls import AttemptRef, CallKey, CallState
-from callgate.domain.flow import DAY_S, Declaration, Learned, LearnedLimit, LimitRule, Measure
 from callgate.domain.ledger import Refused, Reserved, Settled
+from callgate.domain.limits import DAY_S, Declaration, Learned, LearnedLimit, LimitRule, Measure
 from callgate.domain.reports import By
 from tests.support.ledger_under_test import (
     ORG,
@@ -87,7 +87,7 @@ def is_limited(ledger: LedgerUnderTest, ref: AttemptRef, retry_after_s: float = 
             due_in_s=3_600.0,
             health=Health.LIMITED,
             failure_code="rate_limited",
-            closed_for_s=retry_after_s,
+            blocked_for_s=retry_after_s,
         )
     )[0]
 

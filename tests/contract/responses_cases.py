@@ -86,6 +86,13 @@ _ANSWERS = (
         request={"response_schema": SCHEMA},
     ),
     Case(
+        "a fenced answer to a schema, as declared",
+        (response(message('```json\n{"a": 1}\n```')),),
+        texts=('{"a": 1}',),
+        request={"response_schema": SCHEMA},
+        entry={"unwraps": ["fence"]},
+    ),
+    Case(
         "work that was not requested",
         (response({"type": "web_search_call", "status": "completed"}, message()),),
         posted=None,
@@ -150,6 +157,8 @@ _ERRORS = (
     Case("failed for its rate, then fine", (failed("rate_limit_exceeded"), FINE), attempts=2),
     Case("429 in a 200, then fine", (Reply({"error": {"code": 429}}), FINE), attempts=2),
     dead("402 in a 200", Reply({"error": {"code": 402, "message": "no credit"}}), posted=0, code="insufficient_quota"),
+    dead("an error beside half a message", response({**message("half"), "error": {"code": 502}}), posted=2 * COST,
+         attempts=2, code="server_error"),
     dead("failed", failed("server_error"), posted=None, attempts=2, code="server_error"),
     Case(
         "failed, free at this provider", (failed("server_error"), FINE), attempts=2,
@@ -178,6 +187,10 @@ _USAGES = (
     with_usage(
         "written to the cache", 1_000_000 + 20_000, input_tokens=1000, output_tokens=10, total_tokens=1010,
         input_tokens_details={"cached_tokens": 0, "cache_write_tokens": 900},
+    ),
+    with_usage(
+        "reasoning beside the output, as the total shows", 100_000 + 90 * 2_000, input_tokens=100, output_tokens=5,
+        total_tokens=190, output_tokens_details={"reasoning_tokens": 85},
     ),
     with_usage("no total", COST, total_tokens=None),
     with_usage("no output, but a total", COST, output_tokens=None),

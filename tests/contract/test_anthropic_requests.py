@@ -18,7 +18,6 @@ from tests.support.openai_attempts import (
     AttemptResult,
     a_request,
     attempt,
-    unset_proxies,
 )
 from tests.support.provider_worlds import (
     KEY,
@@ -32,9 +31,7 @@ from tests.support.provider_worlds import (
 URL = "http://127.0.0.1:{}".format
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def attempted(*, status: int = 200, body: object = FINE.body, **options: Any) -> AttemptResult:

@@ -40,10 +40,10 @@ SUBMITTED: dict[str, tuple[Any, Any]] = {
         "ü" * bounds.IDEMPOTENCY_KEY_CHARS_MAX,
         "ü" * (bounds.IDEMPOTENCY_KEY_CHARS_MAX + 1),
     ),
-    "link": ("ü" * (bounds.LINK_BYTES_MAX // 2), "ü" * (bounds.LINK_BYTES_MAX // 2) + "x"),
+    "link": ("ü" * (bounds.LINK_MAX_BYTES // 2), "ü" * (bounds.LINK_MAX_BYTES // 2) + "x"),
 }
 RECORDED = {
-    "error": ("x" * bounds.ERROR_BYTES_MAX, "x" * (bounds.ERROR_BYTES_MAX + 1)),
+    "error": ("x" * bounds.ERROR_MAX_BYTES, "x" * (bounds.ERROR_MAX_BYTES + 1)),
     "provider_request_id": ("r" * bounds.NAME_CHARS_MAX, "r" * (bounds.NAME_CHARS_MAX + 1)),
 }
 CLAIMED = {
@@ -54,7 +54,7 @@ CLAIMED = {
 }
 SETTLED = {
     "service_tier": ("t" * bounds.NAME_CHARS_MAX, "t" * (bounds.NAME_CHARS_MAX + 1)),
-    "error": ("x" * bounds.ERROR_BYTES_MAX, "x" * (bounds.ERROR_BYTES_MAX + 1)),
+    "error": ("x" * bounds.ERROR_MAX_BYTES, "x" * (bounds.ERROR_MAX_BYTES + 1)),
     "error_fingerprint": (
         "f" * bounds.FINGERPRINT_CHARS_MAX,
         "f" * (bounds.FINGERPRINT_CHARS_MAX + 1),
@@ -108,7 +108,7 @@ def test_an_organisation_has_a_name(ledger: LedgerUnderTest) -> None:
 
 def test_a_request_has_an_end(ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte more than the largest; the next call is taken."""
-    larger = a_submission("larger", request=b"x" * (bounds.REQUEST_BYTES_MAX + 1))
+    larger = a_submission("larger", request=b"x" * (bounds.REQUEST_MAX_BYTES + 1))
 
     outcomes = [a.outcome for a in ledger.submit(larger, a_submission("next"))]
 
@@ -158,7 +158,7 @@ def test_a_settlement_is_taken_up_to_the_bound(ledger: LedgerUnderTest, column: 
 
 def test_a_refusal_is_taken_up_to_the_bound(ledger: LedgerUnderTest) -> None:
     """A worker's reason to refuse a call."""
-    texts = ('"' + "x" * (bounds.ERROR_BYTES_MAX - 2 + more) + '"' for more in (0, 1))
+    texts = ('"' + "x" * (bounds.ERROR_MAX_BYTES - 2 + more) + '"' for more in (0, 1))
     commands = [Reject(ledger.queued(text[-9:] + str(len(text))), text) for text in texts]
 
     taken, refused = ledger.reserve(*commands)
@@ -172,7 +172,7 @@ def test_a_reason_to_end_a_call_has_an_end(ledger: LedgerUnderTest) -> None:
     key = ledger.queued()
 
     with pytest.raises(InvalidRequest, match="at most 16384 bytes"):
-        ledger.operations.end([key], code=EndReason.CANCELLED, message="x" * bounds.ERROR_BYTES_MAX)
+        ledger.operations.end([key], code=EndReason.CANCELLED, message="x" * bounds.ERROR_MAX_BYTES)
 
     assert ledger.state(key) is CallState.QUEUED
 

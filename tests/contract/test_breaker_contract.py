@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from callgate.domain.breaker import UNAVAILABLE_CODE, BreakerChange, Health
+from callgate.domain.breaker import UNAVAILABLE_CODE, Health
+from callgate.domain.breaker_words import BreakerChange
 from callgate.domain.calls import AttemptKind, AttemptRef, CallState, WaitReason
 from callgate.domain.ledger import Refused
 from callgate.domain.reports import By
@@ -120,7 +121,7 @@ def test_what_says_nothing_changes_nothing(ledger: LedgerUnderTest) -> None:
 
 
 def test_one_probe_after_ten_seconds(ledger: LedgerUnderTest) -> None:
-    """One call is released, its attempt is a probe, and everybody else waits for what it brings."""
+    """One call is released, its attempt is a probe, and all others wait for what it brings."""
     opened(ledger)
     keys = [waits(ledger, f"patient {n}") for n in range(3)]
     assert published(ledger) == []

@@ -6,10 +6,22 @@ from collections import Counter
 
 import pytest
 
-from callgate.domain.calls import AttemptRef, CallKey
+from callgate.domain.calls import AttemptRef, CallKey, WaitReason
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
-from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
-from tests.contract.flow_steps import WORKER, released, succeeds, tried
+from callgate.domain.ledger import Refused
+from callgate.domain.limits import DAY_S, MINUTE_S, Declaration, LimitRule, Measure
+from tests.contract.concurrency_steps import in_line
+from tests.contract.flow_steps import (
+    WORKER,
+    a_rule,
+    count_sent,
+    prove,
+    released,
+    sent,
+    succeeds,
+    tried,
+    waits,
+)
 from tests.support.ledger_under_test import ORG, LedgerUnderTest
 
 OTHER = "bolt"
@@ -29,7 +41,7 @@ def declare(ledger: LedgerUnderTest, rule: ConcurrencyRule) -> None:
 def live(ledger: LedgerUnderTest, queue: list[CallKey], ticks: int) -> Counter[str]:
     """Claim what is published, in steps of 0.1 s; the due query comes each half second. Return calls by owner."""
     ends: dict[AttemptRef, int] = {}
-    sent: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     for tick in range(ticks):
         due = [ref for ref, at in ends.items() if at <= tick]
         settled = [succeeds(ledger, ref) for ref in due]
@@ -41,10 +53,10 @@ def live(ledger: LedgerUnderTest, queue: list[CallKey], ticks: int) -> Counter[s
             outcome = tried(ledger, key)
             if isinstance(outcome, AttemptRef):
                 ends[outcome] = tick + RUNS_TICKS
-                sent[ledger.view(key).org_id] += 1
+                taken[ledger.view(key).org_id] += 1
         queue = []
         ledger.age(TICK_S)
-    return sent
+    return taken
 
 
 @pytest.mark.parametrize(
@@ -70,6 +82,28 @@ def test_an_organisation_with_few_places_keeps_its_share(ledger: LedgerUnderTest
         ledger.set_budget(1_000_000, org_id=org_id)
     declare(ledger, ConcurrencyRule(CallsOf.ORGANISATION, ORG, PLACES))
     queue = [ledger.queued(f"{n}", org_id=org_id) for n in range(80) for org_id in (ORG, OTHER)]
-    sent = live(ledger, queue, 120)
+    taken = live(ledger, queue, 120)
 
-    assert sent[ORG] >= 0.6 * sent[OTHER]
+    assert taken[ORG] >= 0.6 * taken[OTHER]
+
+
+def test_a_call_woken_for_a_place_does_not_pass_those_that_wait_for_the_key(
+    ledger: LedgerUnderTest,
+) -> None:
+    """Else an organisation with few places would pass all others at the limit."""
+    for org_id in (ORG, OTHER):
+        ledger.set_budget(1_000_000, org_id=org_id)
+    places = ConcurrencyRule(CallsOf.ORGANISATION, ORG, 1)
+    ledger.flow.publish(WORKER, Declaration((a_rule(6),), concurrency=(places,)))
+    running = sent(ledger, "a")
+    (woken,) = in_line(ledger, "b")
+    count_sent(ledger, "burst", 2, org_id=OTHER)
+    waiting = waits(ledger, "c", org_id=OTHER)
+    ledger.age(DAY_S / 4 + 10)
+    prove(ledger)
+    succeeds(ledger, running)
+    assert {*released(ledger)} == {woken, waiting}
+
+    assert isinstance(tried(ledger, woken), Refused)
+    assert ledger.view(woken).wait_reason is WaitReason.RATE_LIMITED
+    assert isinstance(tried(ledger, waiting), AttemptRef)

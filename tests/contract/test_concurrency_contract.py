@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from callgate.domain.call_order import Priority
 from callgate.domain.calls import AttemptRef, CallState
 from callgate.domain.ledger import Refused, Reserved
 from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By, CallFilter, EndReason
-from callgate.domain.turns import Priority
 from tests.contract.concurrency_steps import LIMITED, allow, in_line
 from tests.contract.flow_steps import (
     is_limited,
@@ -196,14 +196,14 @@ def test_places_of_the_organisation_go_by_turn(ledger: LedgerUnderTest) -> None:
 def test_a_call_that_waits_does_not_take_a_probe(ledger: LedgerUnderTest) -> None:
     """The provider is not asked for it: another organisation's call is the probe."""
     ledger.set_budget(1_000, org_id=OTHER)
-    closed = sent(ledger, "closes the key", org_id=OTHER)
+    blocked = sent(ledger, "blocks the key", org_id=OTHER)
     allow(ledger, {ORG: 1})
     sent(ledger, "a", model="gpt-4o")
-    is_limited(ledger, closed)
+    is_limited(ledger, blocked)
     ledger.age(300)
     in_line(ledger, "b")
 
-    assert isinstance(tried(ledger, closed.key) if released(ledger) else None, AttemptRef)
+    assert isinstance(tried(ledger, blocked.key) if released(ledger) else None, AttemptRef)
 
 
 def test_a_probe_needs_a_place_too(ledger: LedgerUnderTest) -> None:

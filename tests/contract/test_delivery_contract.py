@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callgate.domain.calls import CallKey, CallState
-from callgate.domain.delivery import Delivery, LinkFailure, Told
+from callgate.domain.delivery import Delivery, LinkFailure, LinkOutcome
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import EndReason
 from callgate.domain.retention import Purged
@@ -74,7 +74,9 @@ def test_a_link_that_is_refused_waits_by_itself(ledger: LedgerUnderTest) -> None
     key = rejected_with_links(ledger, "a", links=2)
     bad, good = ledger.links()
 
-    ledger.ledger.deliver([Told(bad.submission_id, WHY, 40.0), Told(good.submission_id)])
+    ledger.ledger.keep_link_outcomes(
+        [LinkOutcome(bad.submission_id, WHY, 40.0), LinkOutcome(good.submission_id)]
+    )
     ledger.age(35)
     early = ledger.links()
     ledger.age(10)
@@ -93,8 +95,11 @@ def test_a_link_that_is_given_up_is_kept_with_its_reason(ledger: LedgerUnderTest
     key = rejected_with_links(ledger, "a", links=2)
     bad, waits = ledger.links()
 
-    ledger.ledger.deliver(
-        [Told(bad.submission_id, "broken: KeyError"), Told(waits.submission_id, WHY, 10.0)]
+    ledger.ledger.keep_link_outcomes(
+        [
+            LinkOutcome(bad.submission_id, "broken: KeyError"),
+            LinkOutcome(waits.submission_id, WHY, 10.0),
+        ]
     )
 
     given_up, failed = ledger.operations.link_failures(key, limit=10)
@@ -115,7 +120,7 @@ def test_a_call_with_a_link_that_waits_is_not_purged(ledger: LedgerUnderTest) ->
     """The link would be lost."""
     key = rejected_with_links(ledger, "a")
     (link,) = ledger.links()
-    ledger.ledger.deliver([Told(link.submission_id, WHY, 3_600.0)])
+    ledger.ledger.keep_link_outcomes([LinkOutcome(link.submission_id, WHY, 3_600.0)])
 
     assert ledger.purge() == Purged()
     assert ledger.view(key).is_purged is False
@@ -168,7 +173,7 @@ def test_a_link_that_comes_while_others_wait_is_told_at_once(ledger: LedgerUnder
     ledger.succeeded(link=LINK)
     ledger.age(11)
     for link in ledger.links():
-        ledger.ledger.deliver([Told(link.submission_id, WHY, 3_600.0)])
+        ledger.ledger.keep_link_outcomes([LinkOutcome(link.submission_id, WHY, 3_600.0)])
     late = a_submission(link=LINK)
 
     (answer,) = ledger.submit(late)
@@ -183,8 +188,8 @@ def test_outcomes_of_links_nobody_knows_change_nothing(ledger: LedgerUnderTest) 
     (link,) = ledger.links()
     ledger.deliver(link.submission_id)
 
-    ledger.ledger.deliver([Told(link.submission_id, WHY, 5.0)])
-    ledger.ledger.deliver([])
+    ledger.ledger.keep_link_outcomes([LinkOutcome(link.submission_id, WHY, 5.0)])
+    ledger.ledger.keep_link_outcomes([])
 
     assert ledger.links(keys=[key]) == []
     assert ledger.operations.link_failures(key, limit=10) == []

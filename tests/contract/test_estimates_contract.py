@@ -11,12 +11,14 @@ import pytest
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.domain.bounds import REQUEST_BYTES_MAX
+from callgate.domain.bounds import REQUEST_MAX_BYTES
 from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.estimates import Candidate, Estimate, exact_usd
 from callgate.domain.price_entry import PriceEntry
+from callgate.domain.provider import ProviderReply
+from callgate.domain.repairs import Broken, invalid_output, repair_of
 from callgate.domain.requests import LLMRequest
 from callgate.services import estimates
 from callgate.services.estimates import EstimateService, candidates_in
@@ -203,7 +205,7 @@ FINE = a_request("fine").model_dump_json().encode()
         (FINE.replace(b'"org_id"', f'"{PRIVATE}":1,"org_id"'.encode()), "invalid_request"),
         (FINE.replace(b'"acme"', f'"{PRIVATE}"'.encode()), "invalid_request"),
         (b"[" * 100_000, "invalid_request"),
-        (b'"' + b"x" * (REQUEST_BYTES_MAX + 1), "input_too_large"),
+        (b'"' + b"x" * (REQUEST_MAX_BYTES + 1), "input_too_large"),
     ],
 )
 def test_a_line_that_is_no_request_is_named_by_its_number(
@@ -259,3 +261,28 @@ def test_refused_numbers_are_few(world: World) -> None:
 )  # fmt: skip
 def test_amounts_are_exact(nano_usd: int, text: str) -> None:
     assert exact_usd(nano_usd) == text
+
+
+def test_the_worst_case_has_the_repairs_that_are_possible(world: World) -> None:
+    """A repair has the broken answer too, as long as the output bound allows. Without a schema there is none."""
+    plain = a_request("x", max_output_tokens=1_000)
+    asked = plain.model_copy(update={"response_schema": '{"type": "object"}'})
+    several = asked.model_copy(update={"n": 2})
+
+    found, without, of_two = map(world.estimate, (asked, plain, several))
+
+    assert (without.repairs_nano_usd, of_two.repairs_nano_usd) == (0, 0)
+    hold = world.hold(asked)
+    assert found.worst_case_nano_usd == hold + found.repairs_nano_usd
+    reply = ProviderReply(("a" * 1_000,), "stop", None, None, None, "sim-1", None)
+    repaired = repair_of(asked, Broken(invalid_output(["$: breaks 'type'"]), reply))
+    assert found.repairs_nano_usd >= world.hold(repaired) > hold
+    assert found.retries_nano_usd == 3 * found.repairs_nano_usd
+
+
+def test_repairs_of_a_call_type_that_has_none_cost_nothing(world: World) -> None:
+    asked = a_request(
+        "x", call_type="once", max_output_tokens=10, response_schema={"type": "object"}
+    )
+
+    assert world.estimate(asked).repairs_nano_usd == 0

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from callgate.domain.calls import AttemptKind, AttemptRef, CallKey, CallState, WaitReason
-from callgate.domain.flow import DAY_S, Measure
 from callgate.domain.ledger import Refused
+from callgate.domain.limits import DAY_S, Measure
 from tests.contract.flow_steps import (
     MODEL,
     a_rule,

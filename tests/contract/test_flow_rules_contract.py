@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import AttemptRef, CallKey, CallState
-from callgate.domain.flow import DAY_S, Declaration, Learned, LearnedLimit, LimitRule, Measure
+from callgate.domain.limits import DAY_S, Declaration, Learned, LearnedLimit, LimitRule, Measure
 from tests.contract.flow_steps import (
     MODEL,
     WORKER,
@@ -89,7 +89,7 @@ def test_the_number_under_way_grows_with_need_only(ledger: LedgerUnderTest) -> N
     assert count_sent(ledger, "burst", 60) == 16
 
 
-def test_a_closing_begins_again_with_sixteen(ledger: LedgerUnderTest) -> None:
+def test_a_block_begins_again_with_sixteen(ledger: LedgerUnderTest) -> None:
     """Also when what was observed is forgotten."""
     ledger.set_budget(10_000)
     declare(ledger, cautious=("openai",))

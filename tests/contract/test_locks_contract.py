@@ -233,7 +233,7 @@ def test_leases_whose_calls_are_held_keep_none_from_being_released(
         assert [due.key for due in ledger.due()] == [lost.key]
 
 
-# Breakers: one that holds its call must not hold a provider from everybody.
+# Breakers: one that holds its call must not hold a provider from all others.
 
 
 def probe(ledger: LedgerUnderTest, org_id: str) -> AttemptRef:

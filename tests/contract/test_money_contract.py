@@ -43,7 +43,7 @@ def test_one_nano_more_is_refused_and_holds_nothing(ledger: LedgerUnderTest) -> 
     outcomes = ledger.reserve(a_reserve(key, LIMIT - 159))
 
     refusal = BudgetRefusal(RefusalReason.HELD, ORG, "org", Window.DAY, LIMIT, 60, 100, LIMIT - 159)
-    assert outcomes == [Refused(key, CallState.WAITING, refusal)]
+    assert outcomes == [Refused(key, CallState.WAITING, refusal, "budget_held")]
     assert ledger.figures() == (100, 60)
     assert ledger.view(key).attempt == 0
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import pytest
 
 from callgate.domain.calls import CallKey, CallState
-from callgate.domain.flow import Declaration
 from callgate.domain.ledger import SubmitOutcome, Submitted
+from callgate.domain.limits import Declaration
 from callgate.domain.open_calls import OPEN_CALLS_MAX, OpenCalls
 from callgate.domain.reports import CallFilter, EndReason
 from tests.contract.flow_steps import WORKER

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from callgate.adapters.providers.http import reply_bounds
 from callgate.adapters.providers.http.decompression import Inflater
 from callgate.domain.provider import Billing, ProviderReply
-from tests.support.openai_attempts import AttemptResult, attempt, unset_proxies
+from tests.support.openai_attempts import AttemptResult, attempt
 from tests.support.provider_worlds import Exchange, Received, chat, http, sends
 
 BODY = json.dumps(chat("fine")).encode()
@@ -23,9 +23,7 @@ GZIP = b"\x1f\x8b"
 Coding = Callable[[bytes], bytes]
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def raw_deflate(data: bytes, level: int = -1) -> bytes:
@@ -159,7 +157,7 @@ def test_decompression_has_a_size_limit(
     monkeypatch: pytest.MonkeyPatch, encoding: str, coding: Coding
 ) -> None:
     """A kilobyte must not become a gigabyte in a worker's memory, at any layer of coding."""
-    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 10_000)
+    monkeypatch.setattr(reply_bounds, "REPLY_MAX_BYTES", 10_000)
 
     outcome = replied(encoding, coding(json.dumps(chat("x" * 10**6)).encode()))
 
@@ -172,7 +170,7 @@ def test_decompression_has_a_size_limit(
     st.integers(1, 30),
 )
 def test_gzip_members_may_be_split_anywhere(
-    parts: list[bytes], cuts: list[int], bytes_max: int
+    parts: list[bytes], cuts: list[int], max_bytes: int
 ) -> None:
     """All bytes come out in order, and a step returns no more than its limit."""
     data, inflation, out, index = (
@@ -187,4 +185,4 @@ def test_gzip_members_may_be_split_anywhere(
         data, index = data[cut:], index + 1
 
     assert out == b"".join(parts)
-    assert len(Inflater().inflate(gzip.compress(b"x" * 1000), bytes_max)) == bytes_max
+    assert len(Inflater().inflate(gzip.compress(b"x" * 1000), max_bytes)) == max_bytes

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from callgate.domain.flow import DAY_S, MINUTE_S, LearnedLimit, Measure
+from callgate.domain.limits import DAY_S, MINUTE_S, LearnedLimit, Measure
 from callgate.domain.provider import Failure, ProviderReply
-from tests.support.openai_attempts import attempt, unset_proxies
+from tests.support.openai_attempts import attempt
 from tests.support.provider_worlds import chat, sends_json
 
 LIMITS = {
@@ -25,9 +25,7 @@ LEARNED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def failure_of(

@@ -21,7 +21,6 @@ from tests.support.openai_attempts import (
     a_request,
     attempt,
     attempt_at,
-    unset_proxies,
 )
 from tests.support.provider_worlds import (
     KEY,
@@ -39,9 +38,7 @@ OTHER_PROXY = "http://127.0.0.1:9"
 BODY = json.dumps(chat()).encode()
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -21,7 +21,6 @@ from tests.support.openai_attempts import (
     a_request,
     attempt,
     attempt_at,
-    unset_proxies,
 )
 from tests.support.provider_worlds import (
     Exchange,
@@ -42,9 +41,7 @@ from tests.support.waiting import until_async
 BODY = json.dumps(chat()).encode()
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def test_a_refused_connection_is_unbilled() -> None:
@@ -223,7 +220,7 @@ def test_a_refusals_status_counts_without_a_readable_body(
     monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     """The status alone decides retry and bill."""
-    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 1000)
+    monkeypatch.setattr(reply_bounds, "REPLY_MAX_BYTES", 1000)
 
     outcome = attempt(sends(data, then_close=True))
 
@@ -245,7 +242,7 @@ def test_a_refusals_status_counts_when_its_body_does_not_end(
 
 def test_a_reply_has_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply that is too large is not retried."""
-    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 1000)
+    monkeypatch.setattr(reply_bounds, "REPLY_MAX_BYTES", 1000)
 
     outcome = attempt(sends_json(chat("x" * 1000)))
 

@@ -27,7 +27,6 @@ from tests.support.openai_attempts import (
     a_request,
     attempt,
     attempt_at,
-    unset_proxies,
 )
 from tests.support.provider_worlds import (
     KEY,
@@ -50,9 +49,7 @@ NOTHING = Received("", {}, b"")
 Proxied = Callable[..., AttemptResult]
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.fixture(scope="module")

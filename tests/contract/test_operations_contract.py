@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -305,3 +306,46 @@ def test_a_submission_after_a_cancellation_starts_the_next_generation(
     assert ledger.links(keys=[key]) == [
         Delivery(new.submission_id, key, CallState.SUCCEEDED, LINK, ORG)
     ]
+
+
+@pytest.mark.parametrize(
+    ("which", "found"),
+    [
+        (CallFilter(kind="retry"), ["again"]),
+        (CallFilter(outcome="failed"), ["again", "dead"]),
+        (CallFilter(outcome="succeeded"), ["again", "good"]),
+        (CallFilter(kind="first", outcome="succeeded"), ["good"]),
+        (CallFilter(tier="none"), []),
+    ],
+)
+def test_calls_are_found_by_their_attempts(
+    ledger: LedgerUnderTest, which: CallFilter, found: list[str]
+) -> None:
+    """One attempt must be all that is asked for."""
+    names = {
+        ledger.succeeded("good").key: "good",
+        ledger.dead("dead").key: "dead",
+        (ref := ledger.waiting("again")).key: "again",
+    }
+    again = ledger.claim(ledger.requeued(ref.key))
+    ledger.record(an_answer(again))
+    ledger.settle(a_success(again))
+
+    listed = ledger.operations.calls(which, limit=10)
+
+    assert sorted(names[view.key] for view in listed) == found
+
+
+def test_calls_are_found_by_when_they_were_created(ledger: LedgerUnderTest) -> None:
+    """From the first time on, before the second."""
+    old = ledger.queued("old")
+    ledger.age(3_600)
+    new = ledger.queued("new")
+    between = ledger.now() - timedelta(seconds=1_800)
+
+    def listed(which: CallFilter) -> list[CallKey]:
+        return [view.key for view in ledger.operations.calls(which, limit=10)]
+
+    assert listed(CallFilter(since=between)) == [new]
+    assert listed(CallFilter(until=between)) == [old]
+    assert listed(CallFilter(since=between, until=between)) == []

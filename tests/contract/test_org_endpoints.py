@@ -1,4 +1,4 @@
-"""An organisation's own endpoint, over real HTTP: whose key goes where, and what one broken endpoint closes."""
+"""An organisation's own endpoint, over real HTTP: whose key goes where, and what one broken endpoint blocks."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_rotated_key_and_endpoint_are_used_by_the_next_request(tmp_path: Path)
     asyncio.run(run())
 
 
-def test_a_closed_credential_closes_that_one_only(tmp_path: Path) -> None:
+def test_a_blocked_credential_blocks_no_other(tmp_path: Path) -> None:
     """acme's account refuses its key. globex, and all who use the provider's key, go on."""
 
     async def run() -> None:

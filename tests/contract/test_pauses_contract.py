@@ -237,7 +237,7 @@ def test_calls_of_a_paused_type_do_not_block_others_of_their_organisation(
 
 
 @pytest.mark.parametrize("key", [PauseKey(org_id=ORG), PauseKey(call_type="extraction")])
-def test_a_call_that_waits_for_a_closed_key_stays_there(
+def test_a_call_that_waits_for_a_blocked_key_stays_there(
     two_orgs: LedgerUnderTest, key: PauseKey
 ) -> None:
     """It is not released while it is paused, and another organisation sends the probe although it had its turn."""

@@ -11,7 +11,6 @@ import pytest
 from callgate.adapters.catalogue_file import known_presets
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message
-from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import (
     KEY,
     Exchange,
@@ -26,9 +25,7 @@ ATTEMPT = UUID("01890000-0000-7000-8000-000000000002")
 PRESETS = known_presets()["openai"]
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def ask(

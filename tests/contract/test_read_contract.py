@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from callgate.domain.calls import (
-    LIGHT_BYTES_MAX,
+    LIGHT_MAX_BYTES,
     AttemptRef,
     AttemptStatus,
     Bodies,
@@ -58,7 +58,7 @@ def test_bodies_travel_only_when_wanted(
 
 
 @pytest.mark.parametrize(
-    ("size", "is_light"), [(LIGHT_BYTES_MAX, True), (LIGHT_BYTES_MAX + 1, False)]
+    ("size", "is_light"), [(LIGHT_MAX_BYTES, True), (LIGHT_MAX_BYTES + 1, False)]
 )
 def test_a_large_request_stays_behind(ledger: LedgerUnderTest, size: int, is_light: bool) -> None:
     """Its size is told, and it can be had by itself."""

@@ -80,7 +80,7 @@ def test_as_many_as_fit_are_released(ledger: LedgerUnderTest) -> None:
     keys = held_up(ledger, 300, 300, 300, 300)
 
     assert frees(ledger, busy, 50)
-    assert released(ledger) == keys[:3]
+    assert sorted(released(ledger), key=str) == sorted(keys[:3], key=str)
     outcomes = ledger.reserve(*(a_reserve(key, 300) for key in keys[:3]))
     assert all(isinstance(outcome, Reserved) for outcome in outcomes)
 

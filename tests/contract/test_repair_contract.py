@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from callgate.domain.bounds import INPUT_TOKENS_MAX
+from callgate.domain.budgets import RefusalReason
 from callgate.domain.calls import AttemptKind, AttemptRef, AttemptStatus, CallState
-from callgate.domain.ledger import Reserve, Reserved, Unstorable
+from callgate.domain.ledger import Refused, Reserve, Reserved, SubmitOutcome, Unstorable
+from callgate.domain.limits import Measure
 from callgate.domain.provider import Billing, Failure
 from callgate.domain.repairs import invalid_output
+from callgate.domain.reports import CallFilter
+from tests.contract.flow_steps import a_rule, declare
 from tests.support.ledger_under_test import (
+    LIMIT,
+    LINK,
     REPLY,
     LedgerUnderTest,
     a_failure,
     a_loss,
     a_reserve,
+    a_submission,
     an_answer,
 )
 
@@ -34,7 +42,12 @@ def broken(ledger: LedgerUnderTest, ref: AttemptRef | None = None) -> AttemptRef
     ref = ref or ledger.running()
     ledger.record(an_answer(ref))
     failed = a_failure(
-        ref, CallState.WAITING, posted_nano_usd=60, error=BROKEN.to_json(), due_in_s=0.0
+        ref,
+        CallState.WAITING,
+        posted_nano_usd=60,
+        error=BROKEN.to_json(),
+        due_in_s=0.0,
+        error_fingerprint=BROKEN.fingerprint("openai"),
     )
     assert ledger.settle(failed)[0].is_applied
     ledger.requeued(ref.key)
@@ -173,3 +186,101 @@ def test_repairs_of_another_generation_do_not_count(ledger: LedgerUnderTest) -> 
 
     view = ledger.view(again)
     assert (again.generation, view.repairs, view.broken) == (2, 0, None)
+
+
+def test_a_repair_that_fits_no_budget_leaves_its_call_dead(ledger: LedgerUnderTest) -> None:
+    """What was paid stays posted, and the same submission must not pay again unasked."""
+    first = broken(ledger, ledger.running(link=LINK))
+
+    (outcome,) = ledger.reserve(replace(a_repair(first), hold_nano_usd=LIMIT + 1))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.refusal is not None
+    assert (outcome.refusal.reason, outcome.state) == (RefusalReason.TOO_SMALL, CallState.DEAD)
+    view = ledger.view(first.key)
+    assert (view.state, view.error, view.end_reason) == (
+        CallState.DEAD, BROKEN.to_json(), "invalid_output",
+    )  # fmt: skip
+    assert ledger.figures() == (0, 60)
+    assert [link.link for link in ledger.links()] == [LINK]
+    (group,) = ledger.operations.dead_groups(CallFilter())
+    assert group.error_fingerprint == BROKEN.fingerprint("openai")
+    assert ledger.submit(a_submission())[0].outcome is SubmitOutcome.FAILED
+
+
+def test_a_repair_that_fits_no_limit_leaves_its_call_dead(ledger: LedgerUnderTest) -> None:
+    """The provider allows fewer tokens a minute than the longer request has."""
+    first = broken(ledger)
+    declare(ledger, a_rule(200, measure=Measure.INPUT_TOKENS))
+
+    (outcome,) = ledger.reserve(a_repair(first))
+
+    assert isinstance(outcome, Refused)
+    view = ledger.view(first.key)
+    assert (outcome.state, view.state, view.end_reason) == (
+        CallState.DEAD, CallState.DEAD, "invalid_output",
+    )  # fmt: skip
+
+
+def test_a_repair_that_is_not_sent_before_its_deadline_leaves_its_call_dead(
+    ledger: LedgerUnderTest,
+) -> None:
+    """What was paid stays posted, and the same submission must not pay again unasked."""
+    (submitted,) = ledger.submit(a_submission(start_within_s=60.0, link=LINK))
+    first = broken(ledger, claimed(ledger, a_reserve(submitted.key, 100)).ref)
+    ledger.age(61)
+
+    (outcome,) = ledger.reserve(a_repair(first))
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.state, outcome.code) == (CallState.DEAD, "deadline_passed")
+    view = ledger.view(first.key)
+    assert (view.state, view.error, view.end_reason) == (
+        CallState.DEAD, BROKEN.to_json(), "invalid_output",
+    )  # fmt: skip
+    assert [link.link for link in ledger.links()] == [LINK]
+
+
+def test_a_repair_that_has_waited_long_enough_leaves_its_call_dead(ledger: LedgerUnderTest) -> None:
+    """It waited for money that others hold, and none came back."""
+    first = broken(ledger)
+    ledger.running("other", LIMIT - 100)
+    assert_waits(ledger, a_repair(first, wait_max_s=60.0))
+    ledger.age(61)
+    ledger.requeued(first.key)
+
+    (outcome,) = ledger.reserve(a_repair(first, wait_max_s=60.0))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.state is CallState.DEAD
+    assert ledger.view(first.key).error == BROKEN.to_json()
+
+
+def assert_waits(ledger: LedgerUnderTest, claim: Reserve) -> None:
+    """The claim is refused, and its call waits."""
+    (outcome,) = ledger.reserve(claim)
+    assert isinstance(outcome, Refused)
+    assert outcome.state is CallState.WAITING
+
+
+def test_a_repair_waits_for_a_budget_that_will_have_room(ledger: LedgerUnderTest) -> None:
+    """What others hold may come back."""
+    first = broken(ledger)
+    ledger.running("other", LIMIT - 100)
+
+    (outcome,) = ledger.reserve(a_repair(first))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.state is CallState.WAITING
+    assert ledger.view(first.key).wait_reason == "budget_held"
+
+
+def test_a_refused_attempt_that_is_no_repair_leaves_its_call_rejected(
+    ledger: LedgerUnderTest,
+) -> None:
+    first = broken(ledger)
+
+    (outcome,) = ledger.reserve(a_reserve(first.key, LIMIT + 1))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.state is CallState.REJECTED

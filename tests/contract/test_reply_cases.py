@@ -21,7 +21,6 @@ from tests.contract.parrot_cases import PARROT
 from tests.contract.reply_case import FINE, Case, Reply
 from tests.contract.responses_cases import RESPONSES
 from tests.contract.way_cases import WAYS
-from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld
 
@@ -44,9 +43,7 @@ PROMPT = "words " * 200
 """Its bound is its bytes, so a thousand tokens are plausible."""
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def sends_in_turn(case: Case) -> Exchange:

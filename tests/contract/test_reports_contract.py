@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from callgate.domain.reports import CallFilter, CostLine, EndReason, UnprocessableMessage
+from callgate.domain.reports import CallFilter, EndReason, UnprocessableMessage
+from callgate.domain.sums import CostFilter, CostLine, Measures
 from tests.support.ledger_under_test import (
     LIMIT,
     LINK,
@@ -31,15 +32,18 @@ def test_costs_sum_what_was_used(ledger: LedgerUnderTest) -> None:
     ledger.queued("three")
 
     assert first.key != second.key
-    assert ledger.operations.costs() == [
-        CostLine(
-            org_id=ORG, call_type="extraction", provider="openai", model="gpt-4o-mini",
-            calls=3, attempts=3, succeeded=2, collapsed=3,
-            input_tokens=100, cached_input_tokens=20, output_tokens=40,
-            spent_nano_usd=210, saved_nano_usd=2 * 60 + 150,
-            latency_ms_p50=40, latency_ms_p95=90,
-        )
-    ]  # fmt: skip
+    (line,) = ledger.operations.costs()
+    assert line == CostLine(
+        used=Measures(
+            attempts=3, calls=2, posted_nano_usd=210, unknown_bills=1, unknown_nano_usd=100, without_tokens=1,
+            input_tokens=100, cached_input_tokens=20, cache_write_tokens=16,
+            cache_write_1h_tokens=6, output_tokens=40, reasoning_tokens=10, latency_ms=130, timed=2, collapsed=3,
+            saved_nano_usd=2 * 60 + 150,
+        ),
+        succeeded=2, failed_nano_usd=0, retry_nano_usd=50, repair_nano_usd=0,
+        org_id=ORG, call_type="extraction", provider="openai", model="gpt-4o-mini",
+    )  # fmt: skip
+    assert line.latency_ms_mean == 65
 
 
 def test_costs_have_a_line_per_org_call_type_provider_and_model(ledger: LedgerUnderTest) -> None:
@@ -52,39 +56,37 @@ def test_costs_have_a_line_per_org_call_type_provider_and_model(ledger: LedgerUn
 
     lines = ledger.operations.costs()
 
-    assert [(c.org_id, c.call_type, c.provider, c.model, c.spent_nano_usd) for c in lines] == [
+    assert [
+        (c.org_id, c.call_type, c.provider, c.model, c.used.posted_nano_usd) for c in lines
+    ] == [
         (ORG, "extraction", "azure", "gpt-4o-mini", 60),
         (ORG, "extraction", "openai", "o9", 60),
         (ORG, "triage", "openai", "gpt-4o-mini", 60),
         ("zeta", "extraction", "openai", "gpt-4o-mini", 60),
     ]
-    assert [c.org_id for c in ledger.operations.costs("zeta")] == ["zeta"]
-    assert ledger.operations.costs("nobody") == []
+    assert [c.org_id for c in ledger.operations.costs(CostFilter(org_id="zeta"))] == ["zeta"]
+    assert ledger.operations.costs(CostFilter(org_id="nobody")) == []
 
 
-def test_percentiles_are_latencies_that_occurred(ledger: LedgerUnderTest) -> None:
-    """Nearest rank over the attempts that succeeded; the others say nothing of a model's speed."""
-    for latency_ms in (10, 20, 30, 40):
+def test_a_latency_is_one_of_an_answer(ledger: LedgerUnderTest) -> None:
+    """The mean of those attempts that were answered; a lost one has none."""
+    for latency_ms in (10, 20):
         ref = ledger.running(f"took {latency_ms}", 10)
         ledger.record(an_answer(ref, latency_ms=latency_ms))
         ledger.settle(a_success(ref, 1))
-    failed = ledger.running("failed", 10)
-    ledger.record(an_answer(failed, latency_ms=9_000))
-    ledger.settle(a_failure(failed))
+    ledger.lost("lost")
 
     (line,) = ledger.operations.costs()
 
-    assert (line.latency_ms_p50, line.latency_ms_p95) == (20, 40)
+    assert (line.used.timed, line.latency_ms_mean) == (2, 15)
 
 
-def test_a_call_that_never_ran_has_no_latency(ledger: LedgerUnderTest) -> None:
-    """None, not 0."""
-    ledger.queued()
+def test_a_call_that_was_never_sent_is_in_no_sum(ledger: LedgerUnderTest) -> None:
+    """Sums are of attempts that are posted."""
+    ledger.queued("queued")
+    ledger.running("under way")
 
-    (line,) = ledger.operations.costs()
-
-    assert (line.calls, line.attempts, line.spent_nano_usd) == (1, 0, 0)
-    assert (line.latency_ms_p50, line.latency_ms_p95) == (None, None)
+    assert ledger.operations.costs() == []
 
 
 def test_only_a_success_saves_money(ledger: LedgerUnderTest) -> None:
@@ -96,7 +98,8 @@ def test_only_a_success_saves_money(ledger: LedgerUnderTest) -> None:
 
     (line,) = ledger.operations.costs()
 
-    assert (line.collapsed, line.spent_nano_usd, line.saved_nano_usd) == (2, 30, 0)
+    used = line.used
+    assert (used.collapsed, used.posted_nano_usd, used.saved_nano_usd) == (2, 30, 0)
 
 
 def test_generations_save_apart(ledger: LedgerUnderTest) -> None:
@@ -113,8 +116,8 @@ def test_generations_save_apart(ledger: LedgerUnderTest) -> None:
 
     (line,) = ledger.operations.costs()
 
-    assert (line.calls, line.collapsed) == (3, 3)
-    assert line.saved_nano_usd == 60 + 2 * 20
+    assert (line.used.calls, line.used.collapsed) == (3, 3)
+    assert line.used.saved_nano_usd == 60 + 2 * 20
 
 
 def test_a_retried_submission_saves_nothing(ledger: LedgerUnderTest) -> None:
@@ -127,7 +130,7 @@ def test_a_retried_submission_saves_nothing(ledger: LedgerUnderTest) -> None:
     (line,) = ledger.operations.costs()
 
     # `succeeded` joined once; the retries add nothing to it.
-    assert line.collapsed == 1
+    assert line.used.collapsed == 1
 
 
 # The audit's snapshot.
@@ -152,7 +155,7 @@ def test_a_snapshot_counts_everything(ledger: LedgerUnderTest) -> None:
     assert snapshot.attempts_by_status == {
         "succeeded": 1, "failed": 1, "unknown": 1, "dispatched": 1, "answered": 1,
     }  # fmt: skip
-    assert (snapshot.calls_with_missing_rows, snapshot.rows_without_call) == (0, 0)
+    assert (snapshot.broken_seals, snapshot.gaps) == (0, 0)
     assert (snapshot.dead_letters, snapshot.unknown_attempts) == (2, 1)
     assert snapshot.spent_nano_usd == 160
     (budget,) = snapshot.budgets

@@ -227,7 +227,7 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
 
     outcomes = ledger.reserve(Reject(key, error))
 
-    assert outcomes == [Refused(key, CallState.REJECTED, None)]
+    assert outcomes == [Refused(key, CallState.REJECTED, None, "unpriced_model")]
     view = ledger.view(key)
     assert (view.state, view.error, view.attempt) == (CallState.REJECTED, error, 0)
     assert ledger.figures() == (0, 0)
@@ -242,7 +242,7 @@ def test_a_worker_may_defer_a_call(ledger: LedgerUnderTest) -> None:
 
     outcomes = ledger.reserve(Defer(key, error, 20, WaitReason.QUARANTINE))
 
-    assert outcomes == [Refused(key, CallState.WAITING, None)]
+    assert outcomes == [Refused(key, CallState.WAITING, None, "quarantined")]
     view = ledger.view(key)
     assert (view.state, view.error, view.attempt) == (CallState.WAITING, error, 0)
     assert ledger.figures() == (0, 0)
@@ -301,7 +301,9 @@ def test_a_claim_that_cannot_be_stored_stands_alone(
 
         assert [type(o) for o in outcomes] == [Reserved, Unstorable, Reserved]
         again = Reject(keys[1], '{"code": "claim_refused"}')
-        assert ledger.reserve(again) == [Refused(keys[1], CallState.REJECTED, None)]
+        assert ledger.reserve(again) == [
+            Refused(keys[1], CallState.REJECTED, None, "claim_refused")
+        ]
 
 
 def test_concurrent_claims_never_overrun_a_budget(ledger: LedgerUnderTest) -> None:

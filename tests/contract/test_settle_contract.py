@@ -137,7 +137,7 @@ def test_a_success_ends_its_call(ledger: LedgerUnderTest) -> None:
     (settled,) = ledger.settle(a_success(ref))
 
     view = ledger.view(ref.key)
-    assert settled == Settled(ref, True, CallState.SUCCEEDED)
+    assert settled == Settled(ref, True, CallState.SUCCEEDED, has_ended=True)
     assert (view.state, view.due_at, view.error) == (CallState.SUCCEEDED, None, None)
 
 
@@ -176,7 +176,7 @@ def test_a_failure_can_end_its_call(ledger: LedgerUnderTest) -> None:
     (settled,) = ledger.settle(a_failure(ref, CallState.DEAD))
 
     view = ledger.view(ref.key)
-    assert settled == Settled(ref, True, CallState.DEAD)
+    assert settled == Settled(ref, True, CallState.DEAD, has_ended=True)
     assert (view.state, view.due_at) == (CallState.DEAD, None)
     assert view.error == RATE_LIMITED.to_json()
     (group,) = ledger.operations.dead_groups(CallFilter())

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.reports import CallFilter, EndReason
-from callgate.domain.turns import Lane
 from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from callgate.domain.calls import CallState
 from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import (
     UnknownBill,
@@ -120,3 +121,42 @@ def test_days_stand_beside_what_is_known_of_them(ledger: LedgerUnderTest) -> Non
     day = ledger.now().astimezone(UTC).date()
     assert new == UnknownDay(day, "openai", "gpt-4o-mini", 2, 190, 2, 60)
     assert old == UnknownDay(day - timedelta(days=2), "openai", "gpt-4o-mini", 1, 100, 1, 60)
+
+
+def test_unknown_bills_page_by_page(ledger: LedgerUnderTest) -> None:
+    """As listed, also those that began at the same moment; what is settled by hand is left out."""
+    ledger.set_budget(LIMIT, org_id="zeta")
+    refs = [given_up(ledger, f"page {n}", org_id=("acme", "zeta")[n % 2]) for n in range(4)]
+    ledger.succeeded("known", 60)
+    every = ledger.operations.unknown_bills(ALL, limit=9)
+    assert {b.attempt_id for b in every} == {ref.attempt_id for ref in refs}
+
+    found: list[UnknownBill] = []
+    while page := ledger.operations.unknown_page(
+        ALL, after=(found[-1].started_at, found[-1].attempt_id) if found else None, limit=3
+    ):
+        found += page
+
+    assert found == every
+    of_zeta = ledger.operations.unknown_page(UnknownFilter(org_id="zeta"), limit=9)
+    assert of_zeta == [b for b in every if b.org_id == "zeta"]
+
+
+def test_unknown_bills_are_summed_up_by_model(ledger: LedgerUnderTest) -> None:
+    """Most money first; of the newest that may be read."""
+    dear = ledger.running("dear", 300, model="o9")
+    ledger.settle(a_loss(dear, 300, next_state=CallState.DEAD))
+    ledger.age(60)
+    for n in range(2):
+        given_up(ledger, f"page {n}")
+    oldest = min(b.started_at for b in ledger.operations.unknown_page(ALL, limit=2))
+
+    sums = ledger.operations.unknown_sums(ALL, attempts_max=9)
+
+    assert [(s.model, s.attempts, s.posted_nano_usd) for s in sums] == [
+        ("o9", 1, 300),
+        ("gpt-4o-mini", 2, 200),
+    ]
+    assert sums[1].oldest_at == oldest
+    assert ledger.operations.unknown_sums(ALL, attempts_max=2) == sums[1:]
+    assert ledger.operations.unknown_sums(UnknownFilter(org_id="zeta"), attempts_max=9) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -77,11 +76,9 @@ def command(services: DevServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 
 
 @pytest.fixture
-def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
+def ledger(postgres_engine: Engine, postgres_session: PostgresSession) -> LedgerUnderTest:
     """An empty ledger in Postgres."""
-    url = postgres_engine.url.render_as_string(hide_password=False)
-    with closing(PostgresSession(url)) as session:
-        yield open_postgres(session)
+    return open_postgres(postgres_session)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from callgate.adapters.broker import checks
-from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, OPERATOR, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
 from callgate.client import Client
@@ -39,6 +39,7 @@ OPEN = (
     "--reason",
     "they are down",
 )
+OWNER = "the login that owns the tables"
 PAUSE = ("pause", "--provider", "openai", "--reason", "they leak")
 FREEZE = ("freeze", ORG, "--reason", "unpaid")
 SET_BUDGET = ("budgets", "set", ORG, "--daily-usd", "1")
@@ -59,32 +60,23 @@ def shell(services: DevServers, capsys: pytest.CaptureFixture[str]) -> Shell:
 @pytest.mark.parametrize(
     ("role", "command", "remedy"),
     [
-        (CLIENT, AUDIT, f"the login that owns the tables, or a member of {DASHBOARD}"),
-        (CLIENT, PURGE, f"the login that owns the tables, or a member of {WORKER}"),
-        (CLIENT, (*PURGE, "--org", ORG), "the login that owns the tables"),
-        (CLIENT, ("tenants", "list"), "the login that owns the tables"),
-        (CLIENT, SET_BUDGET, "the login that owns the tables"),
-        (
-            CLIENT,
-            ("unknown", "list"),
-            f"the login that owns the tables, or a member of {DASHBOARD}",
-        ),
-        (
-            CLIENT,
-            ("breakers", "list"),
-            f"the login that owns the tables, or a member of {DASHBOARD}",
-        ),
+        (CLIENT, AUDIT, f"{OWNER}, or a member of {DASHBOARD}"),
+        (CLIENT, PURGE, f"{OWNER}, or a member of {WORKER}"),
+        (CLIENT, (*PURGE, "--org", ORG), OWNER),
+        (CLIENT, ("tenants", "list"), OWNER),
+        (CLIENT, SET_BUDGET, f"{OWNER}, or a member of {OPERATOR}"),
+        (CLIENT, ("unknown", "list"), f"{OWNER}, or a member of {DASHBOARD}"),
+        (CLIENT, ("breakers", "list"), f"{OWNER}, or a member of {DASHBOARD}"),
         *(
-            (role, command, "the login that owns the tables")
+            (role, command, f"{OWNER}, or a member of {OPERATOR}")
             for role in (CLIENT, DASHBOARD)
             for command in (PAUSE, FREEZE, ("resume", *PAUSE[1:]), ("unfreeze", *FREEZE[1:]))
         ),
-        (CLIENT, ("pauses",), f"the login that owns the tables, or a member of {DASHBOARD}"),
-        (DASHBOARD, SETTLE, "the login that owns the tables"),
-        (DASHBOARD, OPEN, "the login that owns the tables"),
-        (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
-        (DASHBOARD, DEAD_LETTERS, f"the login that owns the tables, or a member of {CLIENT}"),
-        (WORKER, (*PURGE, "--org", ORG), "the login that owns the tables"),
+        (CLIENT, ("pauses",), f"{OWNER}, or a member of {DASHBOARD}"),
+        (DASHBOARD, SETTLE, f"{OWNER}, or a member of {OPERATOR}"),
+        (DASHBOARD, OPEN, f"{OWNER}, or a member of {OPERATOR}"),
+        (DASHBOARD, DEAD_LETTERS, f"{OWNER}, or a member of {CLIENT} or {WORKER}"),
+        (WORKER, (*PURGE, "--org", ORG), OWNER),
     ],
 )
 def test_a_refusal_is_one_line_that_names_who_may(
@@ -144,7 +136,7 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
     assert "OK   locks: " in healthy[1]
     assert "OK   broker: " in healthy[1]
     assert "WARN server log: " in loud[1]
-    assert "set log_statement = none (it is all)\n" in loud[1]
+    assert "-> Set log_statement = none (it is all).\n" in loud[1]
     assert old[0] == 1, old
     assert "is Redis 6: workers take messages with BLMPOP" in old[1]
 
@@ -166,7 +158,7 @@ def test_the_doctor_tells_who_should_be_let_end_sessions(
 
     assert code == 0, out
     assert "WARN locks: " in out
-    assert f"run as a superuser: GRANT pg_signal_backend TO {name_of(plain)}\n" in out
+    assert f"-> Run as a superuser: GRANT pg_signal_backend TO {name_of(plain)};\n" in out
 
 
 def test_the_owner_settles_by_hand(

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, text
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import CallKey, WaitReason
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
-from callgate.domain.flow import Declaration
 from callgate.domain.ledger import Refused, Reserved, ReserveOutcome
+from callgate.domain.limits import Declaration
 from tests.contract.flow_steps import WORKER, prove, succeeds
 from tests.integration.test_breaker_races import deadlocks
 from tests.support.ledger_under_test import LedgerUnderTest, a_reserve, open_postgres

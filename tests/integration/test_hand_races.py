@@ -5,17 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
+import pytest
 from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.budgets import Window
+from callgate.domain.budget_states import BudgetName
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.errors import ChangedMeanwhile
 from callgate.domain.ledger import RecordOutcome
 from callgate.domain.reports import By
 from callgate.domain.unknown import HandOutcome, SettleByHand, SettledByHand
 from callgate.services.audit import audit
 from tests.support.ledger_under_test import (
+    LIMIT,
+    ORG,
     LedgerUnderTest,
     a_loss,
     a_success,
@@ -80,9 +86,35 @@ def test_two_operators_and_the_late_answers_meet(postgres_engine: Engine) -> Non
         settled = [a for a in answers if a.outcome is HandOutcome.SETTLED]
         actions = ledger.operations.actions(limit=1_000)
         posted = [ledger.view(ref).posted_nano_usd for ref in refs]
-        assert audit(ledger.operations.snapshot()).is_clean
+        assert audit(ledger.operations).is_clean
         assert posted[::2] == [60] * (ATTEMPTS // 2)
         assert set(posted[1::2]) <= {20, 30}
         assert ledger.figures() == (0, sum(posted))
         assert len(settled) == len([a for a in actions if a.action == "unknown.settle"])
         assert len({a.attempt_id for a in settled}) == len(settled) >= ATTEMPTS // 2
+
+
+@pytest.mark.parametrize(("window", "seen"), [(Window.DAY, LIMIT), (Window.MONTH, None)])
+def test_of_operators_who_change_the_same_limit_one_succeeds(
+    postgres_engine: Engine, window: Window, seen: int | None
+) -> None:
+    """Of a budget that they saw, and of one that they make: the others hear what it is now."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    name, answers = BudgetName(ORG, ORG_SCOPE, window), list[str]()
+    with closing(PostgresSession(url)) as session:
+        ledger = open_postgres(session)
+
+        def change(limit: int) -> None:
+            try:
+                ledger.operations.change_limit(name, limit, seen_nano_usd=seen, by=By("ann", "x"))
+                answers.append("set")
+            except ChangedMeanwhile:
+                answers.append("changed")
+
+        at_once(*(partial(change, limit) for limit in range(7, 15)))
+
+        assert sorted(answers) == ["changed"] * 7 + ["set"]
+        (made,) = [b for b in ledger.operations.budgets(ORG) if b.window is window]
+        assert made.limit_nano_usd in range(7, 15)
+        changes = [a for a in ledger.operations.actions(limit=9) if a.action == "budget.set"]
+        assert [a.detail["to_nano_usd"] for a in changes] == [made.limit_nano_usd]

@@ -31,7 +31,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(PostgresSession, "answers", counted)
     # Beside its bodies each call weighs 4 kB.
-    monkeypatch.setattr(postgres_ledger, "BATCH_BYTES_MAX", 110_000)
+    monkeypatch.setattr(postgres_ledger, "BATCH_MAX_BYTES", 110_000)
     return brought
 
 

@@ -66,11 +66,11 @@ def test_a_month_waits_for_what_is_not_at_rest(
     bring(log)
     log.under_test.purge()
 
-    archived = log.under_test.retention.archive_month(1)
+    archived = log.archive_month(1)
 
     assert archived == ArchivedMonth(partition_of(month(4)), None)
     assert partition_of(month(4)) in log.partitions()
-    assert log.sql("SELECT count(*) FROM ai_call_log_archive") == [(0,)]
+    assert log.sql("SELECT count(*) FROM dropped_month") == [(0,)]
 
 
 def test_a_month_waits_until_its_bodies_are_purged(log: PartitionedLedger) -> None:
@@ -78,9 +78,9 @@ def test_a_month_waits_until_its_bodies_are_purged(log: PartitionedLedger) -> No
     log.make(back=4, months=1)
     log.move(log.under_test.succeeded(), back=4)
 
-    assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), None)
+    assert log.archive_month(1) == ArchivedMonth(partition_of(month(4)), None)
     log.under_test.purge()
-    assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
+    assert log.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
 
 
 def test_an_archived_month_keeps_the_sums_of_all_tokens(log: PartitionedLedger) -> None:
@@ -88,10 +88,10 @@ def test_an_archived_month_keeps_the_sums_of_all_tokens(log: PartitionedLedger) 
     for content in ("one", "two"):
         log.move(log.under_test.succeeded(content), back=4)
     log.under_test.purge()
-    log.under_test.retention.archive_month(1)
+    log.archive_month(1)
 
-    sums = ", ".join(Usage.model_fields)
-    (row,) = log.sql(f"SELECT {sums} FROM ai_call_log_archive")  # noqa: S608 - names of our own
+    sums = ", ".join(f"sum({name}) AS {name}" for name in Usage.model_fields)
+    (row,) = log.sql(f"SELECT {sums} FROM quarter_sum")  # noqa: S608 - names of our own
     assert Usage(**row._mapping) == Usage(**{n: 2 * k for n, k in USAGE.model_dump().items()})
 
 
@@ -115,16 +115,15 @@ def test_a_month_waits_while_a_bill_may_still_be_learned(log: PartitionedLedger)
     log.move(log.under_test.succeeded("fine"), back=4)
     first, second = (log.move(given_up(log, page), back=4) for page in ("one", "two"))
     log.under_test.purge()
-    retention = log.under_test.retention
     age_days = (datetime.now(UTC) - month(4)).days
 
     waits = ArchivedMonth(partition_of(month(4)), None, unknown_bills=2)
-    assert retention.archive_month(1, age_days + 1) == waits
+    assert log.archive_month(1, age_days + 1) == waits
     by_hand(log, first)
-    assert retention.archive_month(1, age_days + 1) == replace(waits, unknown_bills=1)
+    assert log.archive_month(1, age_days + 1) == replace(waits, unknown_bills=1)
     assert by_hand(log, second, 60) is HandOutcome.SETTLED
 
-    assert retention.archive_month(1, age_days + 1) == ArchivedMonth(partition_of(month(4)), 3)
+    assert log.archive_month(1, age_days + 1) == ArchivedMonth(partition_of(month(4)), 3)
     assert clean_snapshot(log).spent_nano_usd == 60 + 60
 
 
@@ -134,7 +133,7 @@ def test_a_bill_that_is_too_old_to_be_learned_keeps_no_month(log: PartitionedLed
     ref = log.move(given_up(log), back=4)
     log.under_test.purge()
 
-    assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
+    assert log.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
 
     assert by_hand(log, ref) is HandOutcome.ARCHIVED
     assert clean_snapshot(log).spent_nano_usd == 100
@@ -149,7 +148,7 @@ def test_what_is_odd_keeps_its_month_if_its_bill_is_unknown(log: PartitionedLedg
     log.move(ref, back=4)
     log.under_test.purge()
 
-    archived = log.under_test.retention.archive_month(1, 36_500)
+    archived = log.archive_month(1, 36_500)
 
     assert archived == ArchivedMonth(partition_of(month(4)), None, unknown_bills=1)
 
@@ -161,6 +160,7 @@ def test_nobody_settles_by_hand_while_a_month_is_summed(
     log.make(back=4, months=1)
     ref = log.move(given_up(log), back=4)
     log.under_test.purge()
+    log.prove()
     heard: list[HandOutcome] = []
     operator = threading.Thread(target=lambda: heard.append(by_hand(log, ref)))
     with postgres_engine.begin() as dropping:
@@ -182,11 +182,10 @@ def test_young_months_are_kept(log: PartitionedLedger) -> None:
     """`keep_months` whole ones beside the current one."""
     two_old_months(log)
     log.under_test.purge()
-    retention = log.under_test.retention
 
-    assert retention.archive_month(4) is None
-    assert retention.archive_month(3) == ArchivedMonth(partition_of(month(4)), 3)
-    assert retention.archive_month(3) is None
+    assert log.archive_month(4) is None
+    assert log.archive_month(3) == ArchivedMonth(partition_of(month(4)), 3)
+    assert log.archive_month(3) is None
 
 
 def test_one_process_at_a_time(log: PartitionedLedger, postgres_engine: Engine) -> None:
@@ -196,10 +195,10 @@ def test_one_process_at_a_time(log: PartitionedLedger, postgres_engine: Engine) 
     with postgres_engine.begin() as busy:
         busy.execute(text("SELECT callgate_make_partitions_v1(now(), 1)"))
 
-        assert log.under_test.retention.archive_month(1) is None
+        assert log.archive_month(1) is None
         assert log.make(back=-4, months=1) == 0
 
-    assert log.under_test.retention.archive_month(1) is not None
+    assert log.archive_month(1) is not None
 
 
 def test_an_audit_during_a_drop_sees_all_of_it_or_nothing(
@@ -208,10 +207,11 @@ def test_an_audit_during_a_drop_sees_all_of_it_or_nothing(
     """It waits for the drop before it takes its snapshot, and so has the sums for the rows it cannot see."""
     two_old_months(log)
     log.under_test.purge()
+    log.prove()
     seen: list[bool] = []
 
     def look() -> None:
-        seen.append(audit(log.under_test.operations.snapshot()).is_clean)
+        seen.append(audit(log.under_test.operations).is_clean)
 
     auditor = threading.Thread(target=look)
     with postgres_engine.begin() as dropping:

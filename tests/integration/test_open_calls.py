@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import CallKey
-from callgate.domain.flow import Declaration
 from callgate.domain.ledger import SubmitOutcome, Submitted
+from callgate.domain.limits import Declaration
 from callgate.domain.open_calls import OPEN_CALLS_MAX, OpenCalls
 from tests.contract.flow_steps import WORKER
 from tests.support.ledger_under_test import ORG, LedgerUnderTest, a_submission, open_postgres
@@ -124,9 +124,9 @@ def test_the_default_bound_is_the_same_in_sql(
     ledger: LedgerUnderTest, session: PostgresSession
 ) -> None:
     """It holds while no worker has published another."""
-    source = "SELECT prosrc AS text FROM pg_proc WHERE proname = 'callgate_submit_v2'"
+    source = "SELECT prosrc AS text FROM pg_proc WHERE proname = 'callgate_store_submissions_v1'"
 
-    assert f"{OPEN_CALLS_MAX})" in session.rows(source, {})[0].text
+    assert f", {OPEN_CALLS_MAX});" in session.rows(source, {})[0].text
 
 
 def _read(session: PostgresSession) -> int:

@@ -13,6 +13,7 @@ from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By
 from callgate.domain.unknown import UnknownFilter
 from tests.support.ledger_under_test import LIMIT, ORG, a_reserve, a_success, open_postgres
+from tests.support.tables import TRUNCATE
 
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
@@ -21,6 +22,12 @@ SELECT gen_random_uuid(), 1, :org, sha256('x'), 'waiting', now() + interval '1 h
        0, 'budget_held', :hold
   FROM generate_series(1, :count)"""
 READ = "SELECT sum(idx_tup_read) AS count FROM pg_stat_user_indexes WHERE indexrelname LIKE %(indexes)s"
+
+
+@pytest.fixture(autouse=True)
+def _no_deleted_rows(postgres_engine: Engine) -> None:
+    with postgres_engine.begin() as connection:
+        connection.execute(text(TRUNCATE))
 
 
 def test_settling_does_not_read_what_else_is_due(postgres_engine: Engine) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from callgate.domain.calls import CallKey, CallState
-from callgate.domain.delivery import Told
+from callgate.domain.delivery import LinkOutcome
 from callgate.domain.ledger import DueKind
 from callgate.domain.reports import By, CallFilter
 from tests.support.ledger_under_test import (
@@ -173,7 +173,7 @@ def test_an_outcome_of_a_link_that_cannot_be_kept_stands_alone(
 
     with a_check(postgres_engine, "submission", f"submission_id <> '{poison}'"):
         ledger.deliver(*(link.submission_id for link in links))
-    ledger.ledger.deliver([Told(poison, "\x00 \n" + "x" * 10_000, 5.0)])
+    ledger.ledger.keep_link_outcomes([LinkOutcome(poison, "\x00 \n" + "x" * 10_000, 5.0)])
 
     (failure,) = ledger.operations.link_failures(links[2].key, limit=10)
     assert failure.why == "   " + "x" * 497

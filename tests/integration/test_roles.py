@@ -15,21 +15,24 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.roles import (
+    BODY_READER,
     CLIENT,
     DASHBOARD,
     MAY_EXECUTE,
     MAY_SELECT,
     MAY_SELECT_EXCEPT,
+    OPERATOR,
     ROLES,
     WORKER,
 )
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
+from callgate.domain.call_pages import PageOf
 from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Reserved
 from callgate.domain.pauses import PauseKey
-from callgate.domain.reports import By, EndReason, UnprocessableMessage
+from callgate.domain.reports import By, CallFilter, EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.support.ledger_under_test import (
@@ -93,8 +96,7 @@ def allowed(engine: Engine, role: str) -> set[tuple[str, str]]:
 def test_the_roles_write_no_table(postgres_engine: Engine) -> None:
     """What changes the ledger is a function, and so is what reads it, but for the dashboard."""
     assert {role: allowed(postgres_engine, role) for role in ROLES} == {
-        CLIENT: set(),
-        WORKER: set(),
+        **{role: set() for role in ROLES},
         DASHBOARD: {(t, "SELECT") for t in MAY_SELECT},
     }
     assert allowed(postgres_engine, "pg_monitor") == set()
@@ -141,7 +143,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         worker.record([an_answer(claimed.ref)])
         worker.settle([a_success(claimed.ref)])
         worker.take_due(limit=10, reaper=REAPER)
-        worker.deliver([])
+        worker.keep_link_outcomes([])
         leases = PostgresLeases(session)
         leases.renew("w", 10)
         leases.expire("w")
@@ -206,10 +208,51 @@ def test_a_dashboard_reports_what_the_owner_reports(
         assert operations.actions(limit=9) == ledger.operations.actions(limit=9) != []
 
 
+def test_a_dashboard_finds_calls_and_shows_no_body(ledger: LedgerUnderTest, owner_url: str) -> None:
+    """As the owner finds them, with what happened to each. Bodies are the body reader's, and only it is logged."""
+    ref, by = ledger.dead("dead"), By("ann", "ticket 7")
+    ledger.operations.cancel(ledger.queued("another"), by=by)
+    which, owner = CallFilter(state=CallState.DEAD), ledger.operations
+    with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
+        operations = PostgresOperations(session)
+
+        assert operations.call_page(which, PageOf()) == owner.call_page(which, PageOf())
+        assert operations.count_calls(CallFilter()).calls == 3
+        assert operations.call_history(ref.key) == owner.call_history(ref.key)
+        assert operations.views([ref.key]) == owner.views([ref.key])
+    logged = owner.actions(limit=9)
+    for role in set(ROLES) - {BODY_READER}:
+        with (
+            a_login(owner_url, role) as url,
+            closing(PostgresSession(url)) as session,
+            pytest.raises(ConfigurationError, match="InsufficientPrivilege"),
+        ):
+            PostgresOperations(session).show_body(ref.key, None, by=by)
+    for role in set(ROLES) - {OPERATOR}:
+        with (
+            a_login(owner_url, role) as url,
+            closing(PostgresSession(url)) as session,
+            pytest.raises(ConfigurationError, match="InsufficientPrivilege"),
+        ):
+            PostgresOperations(session).cancel(ref.key, by=by)
+    assert owner.actions(limit=9) == logged
+
+
+def test_a_reader_of_bodies_is_one_of_the_dashboard(
+    ledger: LedgerUnderTest, owner_url: str
+) -> None:
+    """Alone the role shows nothing: it does not say whose bodies."""
+    ref, by = ledger.dead("dead"), By("ann", "ticket 7")
+    for roles, is_shown in (((BODY_READER,), False), ((BODY_READER, DASHBOARD), True)):
+        with a_login(owner_url, *roles) as url, closing(PostgresSession(url)) as session:
+            body = PostgresOperations(session).show_body(ref.key, None, by=by)
+            assert (body is not None) == is_shown
+
+
 def test_a_dashboard_sees_unknown_bills_and_settles_none(
     ledger: LedgerUnderTest, owner_url: str
 ) -> None:
-    """Nor does any role: what moves money by hand is the owner's, and what opens a breaker."""
+    """Nor does any role but the operator's: it moves money by hand, and opens breakers."""
     ref = ledger.lost("lost")
     settle, by = SettleByHand(ref.attempt_id, 100, 0), By("ann", "invoice 7")
     with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
@@ -220,7 +263,7 @@ def test_a_dashboard_sees_unknown_bills_and_settles_none(
         assert operations.unknown_days(UnknownFilter()) == (
             ledger.operations.unknown_days(UnknownFilter())
         )
-    for role in ROLES:
+    for role in set(ROLES) - {OPERATOR}:
         with a_login(owner_url, role) as url, closing(PostgresSession(url)) as session:
             operations = PostgresOperations(session)
             for forbidden in (

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
-from uuid import uuid4
 
 import anthropic
 import httpx2
@@ -13,10 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 from callgate.adapters.providers.anthropic.messages_request import request_json
-from callgate.domain.flow import Measure
+from callgate.domain.limits import Measure
 from callgate.domain.messages import Message, Tool, ToolCall
 from callgate.domain.provider import Billing, Failure, ProviderReply
-from callgate.domain.requests import LLMRequest, Usage
+from callgate.domain.requests import Usage
 from callgate.services.review import flaw_of
 from devkit.simulator.simulator import (
     ErrorBody,
@@ -27,10 +25,8 @@ from devkit.simulator.simulator import (
     Step,
 )
 from tests.support.anthropic_preset import ENTRY, PRESET
-from tests.support.provider_worlds import adapter_for
-from tests.support.simulator_client import only
+from tests.support.simulator_client import a_request, answers_of, only
 
-TIMEOUT_S = 20.0
 ADD = Tool(name="add", cache="1h")
 CALL = ToolCall(id="toolu_1", name="add", arguments='{"a": 1}')
 
@@ -43,32 +39,6 @@ class Invoice(BaseModel):
 def root(provider: Simulator) -> str:
     """Where Anthropic's paths begin: they have the `/v1`."""
     return provider.base_url.removesuffix("/v1")
-
-
-def answers_of(
-    provider: Simulator, *requests: LLMRequest, timeout_s: float = TIMEOUT_S
-) -> list[ProviderReply | Failure]:
-    """What the adapter reads, one request after the other."""
-
-    async def asked() -> list[ProviderReply | Failure]:
-        async with adapter_for(root(provider), **PRESET) as adapter:
-            return [
-                await adapter.complete(r, attempt_id=uuid4(), timeout_s=timeout_s) for r in requests
-            ]
-
-    return asyncio.run(asked())
-
-
-def a_request(*messages: Message, **fields: Any) -> LLMRequest:
-    """A request with everything that must be set."""
-    return LLMRequest(
-        org_id="acme",
-        call_type="extraction",
-        provider="sim",
-        model="m",
-        messages=messages or (Message(role="user", content="hello"),),
-        **{"max_output_tokens": 50, **fields},
-    )
 
 
 def refused(provider: Simulator, **changes: Any) -> str:
@@ -97,7 +67,7 @@ def test_the_default_answer_is_a_complete_message(provider: Simulator) -> None:
 
 
 def test_a_requested_schema_is_satisfied(provider: Simulator) -> None:
-    (answer,) = answers_of(provider, a_request(response_schema=Invoice))
+    (answer,) = answers_of(root(provider), PRESET, a_request(response_schema=Invoice))
 
     assert isinstance(answer, ProviderReply)
     assert Invoice.model_validate_json(answer.texts[0]) == Invoice(number="ok", total=0)
@@ -106,7 +76,7 @@ def test_a_requested_schema_is_satisfied(provider: Simulator) -> None:
 def test_everything_that_the_protocol_has_is_accepted(provider: Simulator) -> None:
     """A second opinion on what the adapter writes: this refuses what Anthropic would refuse."""
     provider.script(only(Step(usage=ReportedUsage(reasoning_tokens=3))))
-    (thought,) = answers_of(provider, a_request())
+    (thought,) = answers_of(root(provider), PRESET, a_request())
     assert isinstance(thought, ProviderReply)
     turn = Message(
         role="assistant",
@@ -132,7 +102,7 @@ def test_everything_that_the_protocol_has_is_accepted(provider: Simulator) -> No
         max_output_tokens=2048,
     )
 
-    (answer,) = answers_of(provider, request)
+    (answer,) = answers_of(root(provider), PRESET, request)
 
     assert isinstance(answer, ProviderReply), answer
     assert answer.usage is not None
@@ -198,7 +168,7 @@ def test_a_scripted_usage_has_all_kinds_of_tokens(provider: Simulator) -> None:
     )
     provider.script(only(Step(usage=usage)))
 
-    (answer,) = answers_of(provider, a_request())
+    (answer,) = answers_of(root(provider), PRESET, a_request())
 
     assert isinstance(answer, ProviderReply)
     assert answer.usage == Usage(
@@ -224,7 +194,7 @@ def test_a_scripted_usage_has_all_kinds_of_tokens(provider: Simulator) -> None:
 def test_a_reply_without_an_answer(provider: Simulator, step: Step, code: str) -> None:
     provider.script(only(step))
 
-    (answer,) = answers_of(provider, a_request())
+    (answer,) = answers_of(root(provider), PRESET, a_request())
 
     assert isinstance(answer, ProviderReply)
     flaw = flaw_of(answer, ())
@@ -257,7 +227,7 @@ def test_a_reply_without_an_answer(provider: Simulator, step: Step, code: str) -
 def test_a_fault_is_a_failure(provider: Simulator, step: Step, code: str, billing: Billing) -> None:
     provider.script(only(step))
 
-    (answer,) = answers_of(provider, a_request(), timeout_s=1.0)
+    (answer,) = answers_of(root(provider), PRESET, a_request(), timeout_s=1.0)
 
     assert isinstance(answer, Failure)
     assert (answer.code, answer.billing) == (code, billing)
@@ -268,7 +238,7 @@ def test_limits_are_told_in_anthropics_headers(provider: Simulator) -> None:
     """Of requests, input and output tokens; and a refusal says when to come again."""
     provider.limit(ProviderLimits(requests=1, input_tokens=100, output_tokens=500))
 
-    fits, waits = answers_of(provider, a_request(), a_request())
+    fits, waits = answers_of(root(provider), PRESET, a_request(), a_request())
 
     assert isinstance(fits, ProviderReply)
     assert {(limit.measure, limit.amount, limit.remaining) for limit in fits.limits} == {
@@ -287,14 +257,14 @@ def test_a_limit_without_retry_after_has_a_time_of_reset(provider: Simulator) ->
     """It is read against the response's own date."""
     provider.limit(ProviderLimits(requests=1, sends_retry_after=False))
 
-    _, waits = answers_of(provider, a_request(), a_request())
+    _, waits = answers_of(root(provider), PRESET, a_request(), a_request())
 
     assert isinstance(waits, Failure)
     assert 55 < (waits.retry_after_s or 0) <= 62
 
 
 def test_the_journal_knows_the_attempts(provider: Simulator) -> None:
-    answers_of(provider, a_request(), a_request())
+    answers_of(root(provider), PRESET, a_request(), a_request())
 
     assert provider.counts().attempt_ids == 2
     assert [record.model for record in provider.requests().records] == ["m", "m"]

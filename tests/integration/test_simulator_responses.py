@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
-from uuid import uuid4
 
 import openai
 import pytest
 from pydantic import BaseModel
 
-from callgate.domain.flow import Measure
+from callgate.domain.limits import Measure
 from callgate.domain.messages import Message
 from callgate.domain.provider import Billing, Failure, ProviderReply
-from callgate.domain.requests import LLMRequest, Usage
+from callgate.domain.requests import Usage
 from callgate.services.review import flaw_of
 from devkit.simulator.simulator import (
     Kind,
@@ -23,10 +21,9 @@ from devkit.simulator.simulator import (
     Simulator,
     Step,
 )
-from tests.support.provider_worlds import adapter_for
-from tests.support.simulator_client import only
+from tests.support.simulator_client import ANSWER_TIMEOUT_S, a_request, answers_of, only
 
-TIMEOUT_S = 20.0
+ENTRY: dict[str, Any] = {"protocol": "openai_responses", "sends_service_tier": True}
 OPENAI: dict[str, Any] = {"model": "m", "input": "hello", "store": False}
 
 
@@ -41,33 +38,6 @@ def create(provider: Simulator, **fields: Any) -> Any:
         return client.responses.create(**{**OPENAI, **fields})
 
 
-def answers_of(
-    provider: Simulator, *requests: LLMRequest, timeout_s: float = TIMEOUT_S
-) -> list[ProviderReply | Failure]:
-    """What the adapter reads, one request after the other."""
-
-    async def asked() -> list[ProviderReply | Failure]:
-        entry: dict[str, Any] = {"protocol": "openai_responses", "sends_service_tier": True}
-        async with adapter_for(provider.base_url, **entry) as adapter:
-            return [
-                await adapter.complete(r, attempt_id=uuid4(), timeout_s=timeout_s) for r in requests
-            ]
-
-    return asyncio.run(asked())
-
-
-def a_request(*messages: Message, **fields: Any) -> LLMRequest:
-    """A request with everything that must be set."""
-    return LLMRequest(
-        org_id="acme",
-        call_type="extraction",
-        provider="sim",
-        model="m",
-        messages=messages or (Message(role="user", content="hello"),),
-        **{"max_output_tokens": 50, **fields},
-    )
-
-
 def test_the_default_answer_is_a_complete_response(provider: Simulator) -> None:
     response = create(provider)
 
@@ -79,7 +49,7 @@ def test_the_default_answer_is_a_complete_response(provider: Simulator) -> None:
 
 
 def test_a_requested_schema_is_satisfied(provider: Simulator) -> None:
-    (answer,) = answers_of(provider, a_request(response_schema=Invoice))
+    (answer,) = answers_of(provider.base_url, ENTRY, a_request(response_schema=Invoice))
 
     assert isinstance(answer, ProviderReply)
     assert Invoice.model_validate_json(answer.texts[0]) == Invoice(number="ok", total=0)
@@ -115,7 +85,7 @@ def test_the_adapter_is_answered(provider: Simulator) -> None:
     usage = ReportedUsage(cached_tokens=2, reasoning_tokens=5)
     provider.script(only(Step(text="pong \u4e2d", usage=usage)))
 
-    (answer,) = answers_of(provider, a_request(service_tier="flex"))
+    (answer,) = answers_of(provider.base_url, ENTRY, a_request(service_tier="flex"))
 
     assert isinstance(answer, ProviderReply)
     assert answer.texts == ("pong \u4e2d",)
@@ -129,12 +99,14 @@ def test_the_adapter_is_answered(provider: Simulator) -> None:
 def test_reasoning_is_sent_on(provider: Simulator) -> None:
     """The simulator refuses a reference to what it has not stored."""
     provider.script(only(Step(usage=ReportedUsage(reasoning_tokens=5))))
-    (first,) = answers_of(provider, a_request())
+    (first,) = answers_of(provider.base_url, ENTRY, a_request())
     assert isinstance(first, ProviderReply)
     assert first.reasoning
     turn = Message(role="assistant", content=first.texts[0], reasoning=first.reasoning)
 
-    (second,) = answers_of(provider, a_request(turn, Message(role="user", content="and?")))
+    (second,) = answers_of(
+        provider.base_url, ENTRY, a_request(turn, Message(role="user", content="and?"))
+    )
 
     assert isinstance(second, ProviderReply)
 
@@ -157,7 +129,7 @@ def test_reasoning_is_sent_on(provider: Simulator) -> None:
 def test_what_an_answer_is(provider: Simulator, step: Step, code: str | None) -> None:
     provider.script(only(step))
 
-    (answer,) = answers_of(provider, a_request())
+    (answer,) = answers_of(provider.base_url, ENTRY, a_request())
 
     assert isinstance(answer, ProviderReply)
     flaw = flaw_of(answer, ())
@@ -189,7 +161,10 @@ def test_each_fault_is_a_failure(
     provider.script(only(step))
 
     (answer,) = answers_of(
-        provider, a_request(), timeout_s=1.0 if expected[0] == "timeout" else TIMEOUT_S
+        provider.base_url,
+        ENTRY,
+        a_request(),
+        timeout_s=1.0 if expected[0] == "timeout" else ANSWER_TIMEOUT_S,
     )
 
     assert isinstance(answer, Failure)
@@ -205,7 +180,7 @@ def test_limits_are_shared_with_chat_completions_and_named(provider: Simulator) 
     ) as client:
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
 
-    (answer,) = answers_of(provider, a_request())
+    (answer,) = answers_of(provider.base_url, ENTRY, a_request())
 
     assert isinstance(answer, Failure)
     assert (answer.code, answer.billing) == ("rate_limited", Billing.UNBILLED)
@@ -218,7 +193,7 @@ def test_rules_match_by_the_last_user_message(provider: Simulator) -> None:
     provider.script([Rule(match={"text": "please"}, reply=[Step(text="polite")])])  # type: ignore[arg-type]
 
     polite, plain = answers_of(
-        provider, a_request(Message(role="user", content="yes please")), a_request()
+        provider.base_url, ENTRY, a_request(Message(role="user", content="yes please")), a_request()
     )
 
     assert isinstance(polite, ProviderReply)

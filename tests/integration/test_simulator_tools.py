@@ -1,11 +1,10 @@
-"""Tools of the simulator, as callgate's adapters receive them: the same script in each protocol."""
+"""Tools of the simulator, as callgate's adapters receive them and the ledger stores them: alike in each protocol."""
 
 from __future__ import annotations
 
-import asyncio
 import json
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -14,12 +13,17 @@ from callgate.domain.messages import Message, Tool, ToolCall, ToolChoice
 from callgate.domain.presets import merged
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from devkit.simulator.journal import BODIES_MAX, BODY_BYTES_MAX
-from devkit.simulator.simulator import Match, Rule, ScriptedCall, Simulator, Step
-from tests.support.provider_worlds import adapter_for
-from tests.support.simulator_client import only
+from devkit.simulator.journal import BODIES_MAX, BODY_MAX_BYTES
+from devkit.simulator.simulator import (
+    Match,
+    ReportedUsage,
+    Rule,
+    ScriptedCall,
+    Simulator,
+    Step,
+)
+from tests.support.simulator_client import a_request, answers_of, only
 
-TIMEOUT_S = 20.0
 ADD = Tool(
     name="add",
     parameters={"type": "object", "properties": {"a": {"type": "integer"}}},
@@ -31,47 +35,45 @@ RESULT = Message(role="tool", tool_call_id="c1", content="forty-two")
 ASKING = Step(tool_calls=(ScriptedCall(name="add", arguments={"a": 1}),))
 
 
-@pytest.fixture(params=["openai", "openai_responses", "anthropic"])
+USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30, cached_tokens=7, reasoning_tokens=10)
+SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "unit": {"type": "string"}},
+}
+TOOLS = (Tool(name="other"), Tool(name="add", parameters=SCHEMA))
+PROTOCOLS = ("openai", "openai_responses", "anthropic")
+FORMS: dict[str, dict[str, Any]] = {
+    "text": {"tools": TOOLS},
+    "schema": {"tools": (), "response_schema": SCHEMA},
+    "some": {"tools": TOOLS[1:], "tool_choice": "required"},
+    "this": {"tools": TOOLS, "tool_choice": ToolChoice(name="add")},
+}
+
+
+@pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def answers_of(
+def answers(
     provider: Simulator, protocol: str, *requests: LLMRequest
 ) -> list[ProviderReply | Failure]:
-    """What the adapter of a protocol reads, one request after the other."""
+    """What the adapter of a protocol reads."""
     path = {"path": "/messages"} if protocol == "anthropic" else {}
     entry = merged({"protocol": protocol, **path}, known_presets())
-
-    async def asked() -> list[ProviderReply | Failure]:
-        async with adapter_for(provider.base_url, **entry) as adapter:
-            return [
-                await adapter.complete(r, attempt_id=uuid4(), timeout_s=TIMEOUT_S) for r in requests
-            ]
-
-    return asyncio.run(asked())
+    return answers_of(provider.base_url, entry, *requests)
 
 
-def a_request(*messages: Message, **fields: Any) -> LLMRequest:
-    return LLMRequest(
-        **{
-            "org_id": "acme",
-            "call_type": "chat",
-            "provider": "sim",
-            "model": "m",
-            "messages": messages or (USER,),
-            "max_output_tokens": 50,
-            "tools": (ADD,),
-            **fields,
-        }
-    )
+def asking(*messages: Message, **fields: Any) -> LLMRequest:
+    """A request with a tool."""
+    return a_request(*messages, **{"tools": (ADD,), **fields})
 
 
 def test_a_scripted_call_is_asked_for(provider: Simulator, protocol: str) -> None:
     """With an id of its own each time, and without a text."""
     provider.script(only(ASKING))
 
-    first, second = answers_of(provider, protocol, a_request(), a_request())
+    first, second = answers(provider, protocol, asking(), asking())
 
     assert isinstance(first, ProviderReply)
     assert isinstance(second, ProviderReply)
@@ -84,24 +86,19 @@ def test_a_scripted_call_is_asked_for(provider: Simulator, protocol: str) -> Non
 
 
 def test_without_a_script_a_text_answers(provider: Simulator, protocol: str) -> None:
-    (answer,) = answers_of(provider, protocol, a_request())
+    (answer,) = answers(provider, protocol, asking())
 
     assert isinstance(answer, ProviderReply)
     assert (answer.texts, answer.tool_calls, answer.finish_reason) == (("ok",), (), "stop")
 
 
-def test_a_forced_tool_is_called(provider: Simulator, protocol: str) -> None:
-    """With a value for each property, or with the scripted text as its arguments."""
-    forced = a_request(tool_choice=ToolChoice(name="add"))
-    (by_default,) = answers_of(provider, protocol, forced)
+def test_a_forced_tool_is_called_with_the_scripted_text(provider: Simulator, protocol: str) -> None:
     provider.script(only(Step(text='{"a":7}')))
-    (scripted,) = answers_of(provider, protocol, forced)
+    (reply,) = answers(provider, protocol, asking(tool_choice=ToolChoice(name="add")))
 
-    assert isinstance(by_default, ProviderReply)
-    assert isinstance(scripted, ProviderReply)
-    given = [json.loads(reply.tool_calls[0].arguments) for reply in (by_default, scripted)]
-    assert given == [{"a": 0}, {"a": 7}]
-    assert (scripted.texts, scripted.finish_reason) == (("",), "tool_calls")
+    assert isinstance(reply, ProviderReply)
+    assert [json.loads(call.arguments) for call in reply.tool_calls] == [{"a": 7}]
+    assert (reply.texts, reply.finish_reason) == (("",), "tool_calls")
 
 
 def test_a_rule_knows_the_question_and_its_results(provider: Simulator, protocol: str) -> None:
@@ -109,9 +106,9 @@ def test_a_rule_knows_the_question_and_its_results(provider: Simulator, protocol
     rules = [Rule(match=Match(text="forty-two"), reply=[Step(text="done")])]
     provider.script([*rules, Rule(match=Match(text="hello"), reply=[ASKING])])
 
-    first, last = answers_of(provider, protocol, a_request(), a_request(USER, CALLING, RESULT))
-    later = answers_of(
-        provider, protocol, a_request(USER, CALLING, RESULT, Message(role="user", content="bye"))
+    first, last = answers(provider, protocol, asking(), asking(USER, CALLING, RESULT))
+    later = answers(
+        provider, protocol, asking(USER, CALLING, RESULT, Message(role="user", content="bye"))
     )
 
     assert isinstance(first, ProviderReply)
@@ -136,7 +133,7 @@ def test_results_that_fit_no_call_are_refused(
     provider: Simulator, protocol: str, messages: tuple[Message, ...]
 ) -> None:
     """As each provider refuses them: nothing is lost in silence."""
-    (answer,) = answers_of(provider, protocol, a_request(*messages))
+    (answer,) = answers(provider, protocol, asking(*messages))
 
     assert isinstance(answer, Failure)
     assert (answer.code, answer.status) == ("bad_request", 400)
@@ -144,14 +141,62 @@ def test_results_that_fit_no_call_are_refused(
 
 def test_what_was_sent_is_kept_for_the_newest_requests(provider: Simulator) -> None:
     """Large bodies are not, so that a long run stays small."""
-    small = [
-        a_request(Message(role="user", content=f"question {n}")) for n in range(BODIES_MAX + 2)
-    ]
-    large = a_request(Message(role="user", content="x" * BODY_BYTES_MAX))
+    small = [asking(Message(role="user", content=f"question {n}")) for n in range(BODIES_MAX + 2)]
+    large = asking(Message(role="user", content="x" * BODY_MAX_BYTES))
 
-    answers_of(provider, "openai", *small, large)
+    answers(provider, "openai", *small, large)
 
     bodies = [json.loads(received.body) for received in provider.bodies()]
     questions = [body["messages"][0]["content"] for body in bodies]
     assert questions == [f"question {n}" for n in range(2, BODIES_MAX + 2)]
     assert all(received.attempt_id for received in provider.bodies())
+
+
+def answer_of(provider: Simulator, protocol: str, form: str) -> ProviderReply:
+    """What the adapter of a protocol reads for a form of request."""
+    provider.script(only(Step(usage=USAGE)))
+    (answer,) = answers(provider, protocol, asking(**FORMS[form]))
+    assert isinstance(answer, ProviderReply), answer
+    return answer
+
+
+@pytest.mark.parametrize("form", ["some", "this"])
+def test_a_demanded_tool_is_called(provider: Simulator, protocol: str, form: str) -> None:
+    """With a value for each of its properties."""
+    reply = answer_of(provider, protocol, form)
+
+    ((name, arguments),) = [(call.name, json.loads(call.arguments)) for call in reply.tool_calls]
+    assert (name, arguments) == ("add", {"sum": 0, "unit": "ok"})
+    assert (reply.finish_reason, reply.texts) == ("tool_calls", ("",))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stored_reply_is_the_reply(provider: Simulator, protocol: str, form: str) -> None:
+    """Another process settles from what is stored, and has nothing else."""
+    reply = answer_of(provider, protocol, form)
+
+    assert ProviderReply.from_json(reply.to_json()) == replace(reply, limits=())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_answer_is_stored_alike(provider: Simulator, form: str) -> None:
+    """Only ids, tiers, thoughts and the spaces in arguments show which protocol it came in."""
+
+    def alike(protocol: str) -> ProviderReply:
+        reply = answer_of(provider, protocol, form)
+        calls = tuple(
+            ToolCall(id="id", name=call.name, arguments=json.dumps(json.loads(call.arguments)))
+            for call in reply.tool_calls
+        )
+        assert {block.protocol for block in reply.reasoning} == {protocol} - {"openai"}
+        return replace(
+            reply,
+            tool_calls=calls,
+            reasoning=(),
+            provider_request_id=None,
+            service_tier=None,
+            limits=(),
+        )
+
+    first, *others = map(alike, PROTOCOLS)
+    assert others == [first, first]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,21 +12,43 @@ import psycopg2
 import pytest
 from psycopg2 import errorcodes
 
+from callgate.adapters.postgres.budget_reports import PostgresBudgetReports
+from callgate.adapters.postgres.call_search import PostgresCallSearch
+from callgate.adapters.postgres.cost_series import PostgresCostSeries
+from callgate.adapters.postgres.dead_letters import PostgresEndedCalls
+from callgate.adapters.postgres.fingerprints import PostgresFingerprints
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.lock_watch import PostgresLockWatch
 from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.overview import PostgresOverview
+from callgate.adapters.postgres.redrives import PostgresRedrives
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import KeptTransaction, PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants
+from callgate.adapters.postgres.worker_lines import PostgresWorkers
+from callgate.domain.budget_states import BudgetName
 from callgate.domain.budgets import Window
-from callgate.domain.calls import AttemptRef, CallKey
-from callgate.domain.delivery import Told
+from callgate.domain.call_pages import PageOf
+from callgate.domain.calls import AttemptRef, CallKey, CallState
+from callgate.domain.cost_series import Grid, Step
+from callgate.domain.delivery import LinkOutcome
 from callgate.domain.errors import CallgateError, LedgerUnavailable
+from callgate.domain.fingerprints import Fingerprint
 from callgate.domain.ledger import Reaper
+from callgate.domain.overview import ActionFilter
 from callgate.domain.pauses import PauseKey
+from callgate.domain.redrives import (
+    NewRedrive,
+    PricedCall,
+    RedriveState,
+    RedriveStep,
+    RedriveTerms,
+    StartRedrive,
+)
 from callgate.domain.reports import By, CallFilter, EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges
+from callgate.domain.sums import CostFilter
 from callgate.domain.tenants import Tenant
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from devkit.servers.embedded import DevServers
@@ -34,9 +56,11 @@ from tests.integration.conftest import Command
 from tests.support.ledger_under_test import a_loss, a_reserve, a_submission, an_answer
 from worker.migrate import migrate
 
+AT = datetime(2026, 11, 1, tzinfo=UTC)
 KEY = CallKey(uuid4(), 1)
 REF = AttemptRef(KEY, uuid4())
 BY = By("a test", "to see")
+NAME = BudgetName("a", "org", Window.DAY)
 NO_ERRORS = ("00", "01", "02")
 """Success, warnings, no data: nothing of it is raised."""
 SQLSTATES = sorted(
@@ -58,17 +82,32 @@ METHODS: dict[str, Ask] = {
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
     "take_due": lambda s: PostgresLedger(s).take_due(limit=1, reaper=Reaper("a:1:b", 1.0)),
-    "take_lost_messages": lambda s: PostgresLedger(s).take_lost_messages(
-        limit=1, queued_before=datetime(2026, 11, 1, tzinfo=UTC)
-    ),
+    "take_lost_messages": lambda s: PostgresLedger(s).take_lost_messages(limit=1, queued_before=AT),
     "links": lambda s: PostgresLedger(s).links(limit=1),
-    "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
+    "keep_link_outcomes": lambda s: PostgresLedger(s).keep_link_outcomes([LinkOutcome(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),
     "release": lambda s: PostgresLeases(s).release("a:1:b"),
     "expire": lambda s: PostgresLeases(s).expire("a:1:b"),
     "set_budget": lambda s: PostgresOperations(s).set_budget("a", "org", Window.DAY, 1),
     "budgets": lambda s: PostgresOperations(s).budgets("a"),
+    "change_limit": lambda s: PostgresOperations(s).change_limit(NAME, 1, seen_nano_usd=1, by=BY),
+    "fullest_budgets": lambda s: PostgresOperations(s).fullest_budgets(limit=1),
+    "budgets_by_name": lambda s: PostgresOperations(s).budgets_by_name(limit=1),
+    "budget_state": lambda s: PostgresOperations(s).budget_state(NAME),
+    "budget_periods": lambda s: PostgresOperations(s).budget_periods(NAME, limit=1),
+    "spent_by_quarter": lambda s: PostgresOperations(s).spent_by_quarter(NAME, datetime.now(UTC)),
+    "money_waiters": lambda s: PostgresOperations(s).money_waiters("a", limit=1),
+    "affected": lambda s: PostgresOperations(s).affected(PauseKey()),
+    "unknown_page": lambda s: PostgresOperations(s).unknown_page(UnknownFilter(), limit=1),
+    "unknown_sums": lambda s: PostgresOperations(s).unknown_sums(UnknownFilter(), attempts_max=1),
     "calls": lambda s: PostgresOperations(s).calls(CallFilter(), limit=1),
+    "call_page": lambda s: PostgresOperations(s).call_page(CallFilter(), PageOf()),
+    "views": lambda s: PostgresOperations(s).views([KEY]),
+    "count_calls": lambda s: PostgresOperations(s).count_calls(CallFilter()),
+    "call_chart": lambda s: PostgresOperations(s).call_chart(CallFilter(), datetime.now(UTC)),
+    "call_history": lambda s: PostgresOperations(s).call_history(KEY),
+    "cancel": lambda s: PostgresOperations(s).cancel(KEY, by=BY),
+    "show_body": lambda s: PostgresOperations(s).show_body(KEY, None, by=BY),
     "dead_groups": lambda s: PostgresOperations(s).dead_groups(CallFilter()),
     "unprocessable_messages": lambda s: PostgresOperations(s).unprocessable_messages(limit=1),
     "end": lambda s: PostgresOperations(s).end([KEY], code=EndReason.CANCELLED, message="a"),
@@ -76,11 +115,12 @@ METHODS: dict[str, Ask] = {
     "keep_unprocessable": lambda s: PostgresOperations(s).keep_unprocessable(
         UnprocessableMessage("a", "b", b"c")
     ),
-    "costs": lambda s: PostgresOperations(s).costs(),
     "snapshot": lambda s: PostgresOperations(s).snapshot(),
     "breakers": lambda s: PostgresOperations(s).breakers(),
     "set_breaker": lambda s: PostgresOperations(s).set_breaker("a", "b", "", is_open=True, by=BY),
     "limits": lambda s: PostgresOperations(s).limits(),
+    "recent_ends": lambda s: PostgresOperations(s).recent_ends(orgs_max=1, calls_max=1, age_s=1.0),
+    "ahead": lambda s: PostgresOperations(s).ahead(KEY),
     "limit_publishers": lambda s: PostgresOperations(s).limit_publishers(),
     "concurrency": lambda s: PostgresOperations(s).concurrency(),
     "pauses": lambda s: PostgresOperations(s).pauses(),
@@ -100,15 +140,58 @@ METHODS: dict[str, Ask] = {
     "make_partitions": lambda s: PostgresRetention(s).make_partitions(months=1),
     "forget_breakers": lambda s: PostgresRetention(s).forget_breakers(limit=1),
     "archive_month": lambda s: PostgresRetention(s).archive_month(12),
+    "publish": lambda s: PostgresFingerprints(s).publish("a:1:b", Fingerprint("1", "2", "3", "4")),
+    "workers": lambda s: PostgresFingerprints(s).workers(),
+    "expired": lambda s: PostgresFingerprints(s).expired(),
+    "end_groups": lambda s: PostgresEndedCalls(s).end_groups(CallFilter()),
+    "ended_calls": lambda s: PostgresEndedCalls(s).ended_calls(CallFilter(), limit=1),
+    "discard": lambda s: PostgresEndedCalls(s).discard([KEY], by=BY),
+    "failing_links": lambda s: PostgresEndedCalls(s).failing_links(limit=1),
+    "given_up_links": lambda s: PostgresEndedCalls(s).given_up_links(limit=1),
+    "retry_links": lambda s: PostgresEndedCalls(s).retry_links([uuid4()], by=BY),
+    "unprocessable_lines": lambda s: PostgresEndedCalls(s).unprocessable_lines(limit=1),
+    "cost_lines": lambda s: PostgresCostSeries(s).cost_lines(CostFilter(), ["org_id"], limit=1),
+    "cost_series": lambda s: PostgresCostSeries(s).cost_series(
+        CostFilter(since=AT, until=AT + timedelta(days=1)), Grid(Step.DAY, "UTC"), "org_id"
+    ),
+    "worker_lines": lambda s: PostgresWorkers(s).worker_lines(),
+    "open_lines": lambda s: PostgresWorkers(s).open_lines(),
+    "glance": lambda s: PostgresOverview(s).glance(dead_s=1.0, rows_max=1),
+    "provider_health": lambda s: PostgresOverview(s).provider_health(age_s=1.0, attempts_max=1),
+    "actions_page": lambda s: PostgresOverview(s).actions_page(ActionFilter(), limit=1),
+    "note": lambda s: PostgresOverview(s).note(None, by=BY),
+    "states": lambda s: PostgresOverview(s).states([KEY]),
+    "quarantined": lambda s: PostgresWorkers(s).quarantined(),
     "look": lambda s: PostgresLockWatch(s).look(),
     "close": lambda s: PostgresLockWatch(PostgresSession(s.url)).close(),
     "grant": lambda s: PostgresTenants(s).grant(Tenant("a", "b")),
     "revoke": lambda s: PostgresTenants(s).revoke(Tenant("a", "b")),
     "all": lambda s: PostgresTenants(s).all(),
 }
+REDRIVE_ID = uuid4()
+STEP = RedriveStep(REDRIVE_ID, uuid4(), RedriveState.RUNNING)
+OF_REDRIVES: dict[str, Ask] = {
+    "plan": lambda s: PostgresRedrives(s).plan(
+        NewRedrive(REDRIVE_ID, CallFilter(state=CallState.DEAD), BY)
+    ),
+    "start": lambda s: PostgresRedrives(s).start(StartRedrive(REDRIVE_ID, 1, BY)),
+    "pause": lambda s: PostgresRedrives(s).pause(REDRIVE_ID, BY),
+    "resume": lambda s: PostgresRedrives(s).resume(REDRIVE_ID, RedriveTerms(), BY),
+    "abort": lambda s: PostgresRedrives(s).abort(REDRIVE_ID, BY),
+    "get": lambda s: PostgresRedrives(s).get(REDRIVE_ID),
+    "newest": lambda s: PostgresRedrives(s).newest(limit=1),
+    "calls_of": lambda s: PostgresRedrives(s).calls_of(REDRIVE_ID, limit=1),
+    "orgs_of": lambda s: PostgresRedrives(s).orgs_of(REDRIVE_ID),
+    "take": lambda s: PostgresRedrives(s).take(lease_s=1.0),
+    "price": lambda s: PostgresRedrives(s).price(STEP, [PricedCall(1, 1)]),
+    "release": lambda s: PostgresRedrives(s).release(STEP, [PricedCall(1, refusal="a")]),
+    "forget": lambda s: PostgresRedrives(s).forget(age_s=1.0, limit=1),
+}
 ADAPTERS = (
-    *(PostgresLedger, PostgresLeases, PostgresLockWatch),
-    *(PostgresOperations, PostgresRetention, PostgresTenants),
+    *(PostgresLedger, PostgresLeases, PostgresLockWatch, PostgresFingerprints),
+    *(PostgresOperations, PostgresBudgetReports, PostgresRetention, PostgresTenants),
+    *(PostgresEndedCalls, PostgresCostSeries, PostgresWorkers, PostgresOverview),
+    PostgresCallSearch,
 )
 COMMANDS = (
     ("submit", "--org", "a", "--call-type", "b", "--model", "openai/gpt-4o-mini", "hello"),
@@ -120,7 +203,13 @@ COMMANDS = (
     ("dead-letters", "list"),
     ("dead-letters", "show", KEY.task_id),
     ("dead-letters", "summary"),
-    ("dead-letters", "redrive", "--all", "--yes"),
+    ("dead-letters", "redrive", "--reason", "a", "--yes"),
+    ("redrives", "list"),
+    ("redrives", "show", str(REDRIVE_ID)),
+    ("redrives", "start", str(REDRIVE_ID), "--reason", "a", "--yes"),
+    ("redrives", "pause", str(REDRIVE_ID), "--reason", "a"),
+    ("redrives", "resume", str(REDRIVE_ID), "--reason", "a"),
+    ("redrives", "abort", str(REDRIVE_ID), "--reason", "a"),
     ("dead-letters", "discard", "--all", "--reason", "a", "--yes"),
     ("costs",),
     ("audit",),
@@ -174,15 +263,16 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def test_every_class_is_walked() -> None:
     """And every method of every adapter, so that a new one cannot be forgotten."""
-    methods = {
-        name
-        for adapter in ADAPTERS
-        for name, method in vars(adapter).items()
-        if callable(method) and not name.startswith("_")
-    }
+    methods = {name for adapter in ADAPTERS for name in _methods(adapter)}
 
     assert len({code[:2] for code in CLASSES}) > 35
     assert methods == set(METHODS)
+    assert _methods(PostgresRedrives) == set(OF_REDRIVES)
+
+
+def _methods(adapter: type) -> set[str]:
+    found = vars(adapter).items()
+    return {name for name, method in found if callable(method) and not name.startswith("_")}
 
 
 @pytest.mark.parametrize("sqlstate", CLASSES)
@@ -191,7 +281,7 @@ def test_no_adapter_lets_a_databases_error_out(
 ) -> None:
     """An answer, where a row is to blame and that is an answer; else an error of callgate's."""
     inject(sqlstate)
-    for ask in METHODS.values():
+    for ask in (*METHODS.values(), *OF_REDRIVES.values()):
         with suppress(CallgateError):
             ask(session)
 

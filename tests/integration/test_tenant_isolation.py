@@ -14,8 +14,9 @@ from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.budgets import ORG_SCOPE, Window
+from callgate.domain.call_pages import PageOf
 from callgate.domain.calls import Bodies, CallState
-from callgate.domain.delivery import Told
+from callgate.domain.delivery import LinkOutcome
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import CallFilter, EndReason
@@ -31,6 +32,7 @@ from tests.support.hostile_client import (
 )
 from tests.support.ledger_under_test import (
     LINK,
+    RATE_LIMITED,
     LedgerUnderTest,
     a_submission,
 )
@@ -54,7 +56,7 @@ def test_an_ordinary_client_works(owner: PostgresSession, ledger: LedgerUnderTes
         assert view.request == one.request
         assert [v.org_id for v in operations.calls(CallFilter(), limit=10)] == ["ours"]
         assert [b.org_id for b in operations.budgets()] == ["ours"]
-        assert [(c.org_id, c.calls) for c in operations.costs()] == [("ours", 1)]
+        assert [(c.org_id, c.used.collapsed) for c in operations.costs()] == [("ours", 1)]
         assert operations.dead_groups(CallFilter()) == []
         assert operations.end([view.key], code=EndReason.CANCELLED, message="") == [view.key]
         assert ledger.view(view.key).state is CallState.REJECTED
@@ -166,7 +168,9 @@ def test_calls_of_others_are_not_read_by_their_ids(
     """A known id is as good as one that does not exist."""
     theirs = ledger.operations.calls(CallFilter(org_id="theirs"), limit=1_000)
     failed = ledger.links(keys=[view.key for view in theirs])
-    ledger.ledger.deliver([Told(link.submission_id, "refused", 3_600.0) for link in failed])
+    ledger.ledger.keep_link_outcomes(
+        [LinkOutcome(link.submission_id, "refused", 3_600.0) for link in failed]
+    )
     assert any(ledger.operations.link_failures(view.key, limit=10) for view in theirs)
     call_filter = CallFilter(call_ids=tuple(view.key.call_id for view in theirs))
 
@@ -178,4 +182,35 @@ def test_calls_of_others_are_not_read_by_their_ids(
 
     assert their_failures == [[]] * len(theirs)
     assert set(views) == {None}
-    assert PostgresOperations(session).calls(call_filter, limit=10) == []
+    mine = PostgresOperations(session)
+    assert mine.calls(call_filter, limit=10) == []
+    assert set(mine.views([view.key for view in theirs])) == {None}
+    for view in theirs:
+        history = mine.call_history(view.key)
+        assert (history.attempts, history.generations, history.submissions.total) == ((), (), 0)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        CallFilter(),
+        CallFilter(org_id="theirs"),
+        *(CallFilter(state=state) for state in CallState),
+        CallFilter(reason="cancelled"),
+        CallFilter(error_fingerprint=RATE_LIMITED.fingerprint("openai")),
+        CallFilter(trace_id="their-trace"),
+        CallFilter(kind="first"),
+    ],
+    ids=str,
+)
+def test_no_search_finds_or_counts_calls_of_others(
+    session: PostgresSession, ledger: LedgerUnderTest, which: CallFilter
+) -> None:
+    """Whatever index it walks along."""
+    operations = PostgresOperations(session)
+
+    page = operations.call_page(which, PageOf())
+
+    assert {view.org_id for view in page.views} <= {"mine"}
+    assert operations.count_calls(which).calls == len(page.views)
+    assert (page.looked_to, page.older) == (None, None)

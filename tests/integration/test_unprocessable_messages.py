@@ -11,7 +11,7 @@ import pytest
 from tests.support.celery_worker import Worker, a_worker, client_of
 from tests.support.queued_messages import FOLLOW_UPS, HEADERS, envelope, with_body, with_headers
 from tests.support.valkey import Valkey, until
-from worker.celery_ext.consumer import RAW_BYTES_MAX
+from worker.celery_ext.consumer import RAW_MAX_BYTES
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -152,7 +152,7 @@ def test_a_stored_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) -
     valkey.client.lpush("test", envelope(b"x" * 1_000_000, {"task": "nobody", "id": "x"}))
     until(lambda: len(valkey.words("unprocessable_messages")) == 1)
 
-    assert len(valkey.words("unprocessable_messages")[0].split("|")[2]) == RAW_BYTES_MAX
+    assert len(valkey.words("unprocessable_messages")[0].split("|")[2]) == RAW_MAX_BYTES
 
 
 def test_a_message_is_not_rejected_before_it_is_stored(worker: Worker, valkey: Valkey) -> None:

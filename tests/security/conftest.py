@@ -9,8 +9,9 @@ import pytest
 
 from tests.acceptance.conftest import deployment, provider, standing
 from tests.support.deployment import Deployment, Process
+from tests.support.openai_attempts import no_proxies
 
-__all__ = ["deployment", "provider", "standing", "worker"]
+__all__ = ["deployment", "no_proxies", "provider", "standing", "worker"]
 
 WORKER_DATA_MAX_BYTES = 1024 * 2**20
 """The limit of a worker's heap: about six times what a busy worker needs."""

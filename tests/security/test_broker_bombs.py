@@ -33,7 +33,7 @@ from tests.support.valkey import Valkey
 PATIENCE_S = 30.0
 MEMORY_MAX_BYTES = 96 * 2**20
 """What an attack may cost: sixteen items of a megabyte, read twice, and what the work beside it needs."""
-ASKER_BYTES_MAX = 256 * 2**20
+ASKER_MAX_BYTES = 256 * 2**20
 """What a doctor needs is 120 MB."""
 PATTERNS_MAX_S = 10.0
 """A call beside three hundred patterns, on a busy machine; to compile them takes 20 s and more."""
@@ -309,5 +309,5 @@ def test_forged_replies_do_not_fill_the_doctor(
     # Its log, which says what was refused, comes before.
     checks = json.loads(doctor.output()[doctor.output().index("[\n") :])
     statuses = {check["name"]: check["status"] for check in checks}
-    assert max(peaks) < ASKER_BYTES_MAX
+    assert max(peaks) < ASKER_MAX_BYTES
     assert statuses["consumers"] == "ok", checks

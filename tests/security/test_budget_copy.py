@@ -47,7 +47,10 @@ def tenants(services: DevServers) -> Iterator[Tenants]:
 
         def a_tenant(url: str) -> Client:
             settings = ClientSettings(
-                database_url=url, broker_url=services.broker_url, budget_cache_ttl_s=600
+                database_url=url,
+                broker_url=services.broker_url,
+                cache_url=services.broker_url,
+                budget_cache_ttl_s=600,
             )
             return stack.enter_context(Client(settings))
 

@@ -16,7 +16,6 @@ import pytest
 from callgate.adapters.providers.http import reply_bounds
 from callgate.domain.provider import Failure, ProviderReply
 from tests.support.hostile_provider import LAG_MAX_S, MIB, Answer, Lag, ask, bystander
-from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import (
     Received,
     SocketServer,
@@ -26,10 +25,7 @@ from tests.support.provider_worlds import (
 )
 from tests.support.waiting import until_async
 
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 async def _headers(writer: asyncio.StreamWriter) -> None:
@@ -163,7 +159,7 @@ def test_an_endless_reply_ends_at_its_deadline(what: str) -> None:
 @pytest.mark.parametrize("what", ["headers", "trailers", "small chunks", "a body"])
 def test_endless_replies_use_bounded_memory(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Eight of them use less than 24 MiB with a limit of 1 MiB per reply."""
-    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", MIB)
+    monkeypatch.setattr(reply_bounds, "REPLY_MAX_BYTES", MIB)
     with endless(what) as url:
         tracemalloc.start()
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.hostile_provider import LAG_MAX_S, MIB, TIMEOUT_S, Answer, Lag, ask, bystander
-from tests.support.openai_attempts import ATTEMPT, a_request, attempt, unset_proxies
+from tests.support.openai_attempts import ATTEMPT, a_request, attempt
 from tests.support.provider_worlds import (
     SocketServer,
     adapter_for,
@@ -20,10 +20,7 @@ from tests.support.provider_worlds import (
     sends,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def many(body: bytes) -> bytes:

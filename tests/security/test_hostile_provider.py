@@ -11,7 +11,7 @@ import pytest
 
 from callgate.domain.provider import Failure
 from tests.support.hostile_provider import ask
-from tests.support.openai_attempts import AttemptResult, attempt, unset_proxies
+from tests.support.openai_attempts import AttemptResult, attempt
 from tests.support.provider_worlds import (
     Exchange,
     Received,
@@ -22,10 +22,7 @@ from tests.support.provider_worlds import (
     sends,
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    unset_proxies(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 COOKIES = "".join(f"Set-Cookie: c{n}={'x' * 3_500}; Path=/; Max-Age=99999\r\n" for n in range(100))

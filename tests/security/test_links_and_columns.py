@@ -20,8 +20,9 @@ from redis import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from callgate.adapters.postgres.call_search import CALLS
 from callgate.adapters.postgres.ledger import PostgresLedger
-from callgate.adapters.postgres.operations import CALLS, END
+from callgate.adapters.postgres.operations import END
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.submissions import SUBMIT
 from callgate.domain import bounds
@@ -107,6 +108,7 @@ def arguments(*rows: NewSubmission) -> dict[str, Any]:
         "forces": "force",
         "inherits": "inherit_links",
         "priorities": "priority",
+        "traceparents": "traceparent",
         "start_within_s": "start_within_s",
     }
     return {name: [getattr(row, column) for row in rows] for name, column in columns.items()}
@@ -154,14 +156,14 @@ def _attempts(deployment: Deployment, key: CallKey) -> int:
 
 
 OVERSIZED: dict[str, dict[str, Any]] = {
-    "two links": {"link": "x" * (bounds.LINK_BYTES_MAX + 1)},
+    "two links": {"link": "x" * (bounds.LINK_MAX_BYTES + 1)},
     "a call type": {"call_type": "x" * 10_000},
     "a provider": {"provider": "x" * 10_000},
     "a model": {"model": "x" * 10_000},
     "a bound of tokens": {"input_token_bound": 2**31 - 1},
     "a negative bound": {"input_token_bound": -1},
     "an idempotency key": {"idempotency_key": "x" * 2_000},
-    "a request": {"request": b"x" * (bounds.REQUEST_BYTES_MAX + 1)},
+    "a request": {"request": b"x" * (bounds.REQUEST_MAX_BYTES + 1)},
     "a hash": {"input_hash": b"x" * 5_000},
 }
 
@@ -202,14 +204,16 @@ def test_client_functions_refuse_more_than_a_thousand_rows(mine: PostgresSession
     for statement in statements:
         with pytest.raises(RowRefused, match="at most 1000"):
             mine.answers(statement, {})
-    long = json.dumps("x" * bounds.ERROR_BYTES_MAX)
+    long = json.dumps("x" * bounds.ERROR_MAX_BYTES)
     with pytest.raises(RowRefused, match="at most 16384 bytes"):
         mine.answers(END, {"call_ids": [], "generations": [], "error": long, "states": []})
     filters = (
-        *("org_id", "state", "wait_reason", "end_reason", "call_type", "provider", "model"),
-        *("error_fingerprint", "call_ids"),
+        *("org_id", "state", "reason", "wait_reason", "end_reason", "call_type", "provider"),
+        *("model", "error_fingerprint", "trace_id", "call_ids", "generation", "since", "until"),
+        *("tier", "kind", "outcome", "at", "at_call_id", "at_generation", "is_newer"),
+        *("looked_max", "says_end", "limit"),
     )
-    assert mine.answers(CALLS, {**dict.fromkeys(filters), "limit": None}) is not None
+    assert mine.answers(CALLS, dict.fromkeys(filters)) is not None
 
 
 def test_a_call_has_at_most_ten_thousand_links(
@@ -237,7 +241,7 @@ def test_links_delay_no_other_organisation(
 ) -> None:
     key = my_rejected(deployment, mine, "heavy")
     row = {"org": MINE, "call_id": key.call_id, "generation": key.generation}
-    heavy = a_link(TAKEN, bounds.LINK_BYTES_MAX - 500)
+    heavy = a_link(TAKEN, bounds.LINK_MAX_BYTES - 500)
     deployment.rows(f"{MANY_LINKS} RETURNING 1", **row, link=heavy, count=1_500)
     deployment.rows(TELL, **row)
     deployment.rows(f"{MANY_CALLS} RETURNING 1", org=MINE, link=a_link(TAKEN), count=1_000)

@@ -9,8 +9,10 @@ All of callgate in one thread, under a virtual clock and faults drawn from a see
     actors      pipelines that submit, operators that interfere
     conversations   pipelines that talk with tools, turn by turn
     world       one seed: builds all of the above, runs it, lets it come to rest
+    submission_options, pause_plan   classes, deadlines and pauses of one life
     invariants  what must be true after every statement and at the end; row_rules, periods, limits, breakers,
-                by_hand and release_rule have those of one theme
+                slots, pauses, wishes (classes and deadlines), open_calls, by_hand, ends and release_rule have
+                those of one theme
     mutations   planted defects, each of which an invariant must catch
     hostile     a life beside a hostile tenant; attacks has what it does, row_locks the rows it holds,
                 hostile_invariants what is promised to the others

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from callgate.domain.budgets import Window
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import CallState, CallView
-from callgate.domain.errors import IdempotencyMismatch, Unavailable
-from callgate.domain.flow import Measure
-from callgate.domain.ledger import NewSubmission, Submitted
+from callgate.domain.errors import IdempotencyMismatch, OrganisationFrozen, Unavailable
+from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
+from callgate.domain.limits import Measure
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.domain.requests import LLMRequest, Message, OnBudget
-from callgate.domain.turns import Lane
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
 from callgate.services.acceptance import require_stored
 from callgate.services.dead_letters import DeadLetterService
@@ -57,13 +58,9 @@ class ExternalActor(Owner):
             catalogue=world.catalogue,
             now=world.scheduler.time,
         )
-        self.dead_letters = DeadLetterService(
-            ledger=self.line,
-            # It has those of the port's methods that an actor uses.
-            operations=cast(OperationsPort, self.line),
-            submits=self.submits,
-            sleep=lambda pause_s: world.scheduler.wait(pause_s, self),
-        )
+        # It has those of the port's methods that an actor uses.
+        operations = cast(OperationsPort, self.line)
+        self.dead_letters = DeadLetterService(self.line, operations, self.submits)
 
     def publish(self, answers: list[Submitted]) -> None:
         """Wake a worker for what was created; without a broker a sweep will."""
@@ -84,8 +81,9 @@ def submit(world: World, name: str) -> None:
         link=LINK if rng.random() < 0.6 else None,
         force=rng.random() < 0.15,
         idempotency_key=rng.choice(("k1", "k2")) if rng.random() < 0.15 else None,
+        options=world.options.one(world.scheduler.time()),
     )
-    copies = [prepared] + [again(prepared) for _ in range(rng.choice((0, 0, 0, 2)))]
+    copies = [prepared] + [again(prepared, world) for _ in range(rng.choice((0, 0, 0, 2)))]
 
     def submit_until_accepted() -> None:
         for _ in range(rng.randint(1, TRIES_MAX)):
@@ -95,12 +93,14 @@ def submit(world: World, name: str) -> None:
             except IdempotencyMismatch:
                 world.invariants.on_mismatch(prepared)
                 return
-            except Unavailable:
+            except (Unavailable, OrganisationFrozen):
                 world.scheduler.wait(rng.uniform(0, 10), pipeline)
                 continue
             world.invariants.on_accepted(copies, answers)
             pipeline.publish(answers)
-            return
+            if not are_busy(answers):
+                return
+            world.scheduler.wait(rng.uniform(0, 10), pipeline)
         world.scheduler.counts["submission given up"] += 1
 
     world.scheduler.spawn(pipeline, submit_until_accepted)
@@ -144,26 +144,34 @@ def flood(world: World, plan: Plan) -> None:
 def submit_accepted(world: World, name: str, request: LLMRequest) -> None:
     """A pipeline submits one call, until it is accepted."""
     pipeline = ExternalActor(world, name)
-    new = pipeline.submits.prepare(request)
+    options = world.options.one(world.scheduler.time())
+    new = pipeline.submits.prepare(request, options=options)
 
     def submit_until_accepted() -> None:
         for _ in range(TRIES_MAX):
             try:
                 answers = pipeline.line.submit([new])
-            except Unavailable:
+            except (Unavailable, OrganisationFrozen):
                 world.scheduler.wait(world.rng.uniform(0, 10), pipeline)
                 continue
             world.invariants.on_accepted([new], answers)
             pipeline.publish(answers)
-            return
+            if not are_busy(answers):
+                return
+            world.scheduler.wait(world.rng.uniform(0, 10), pipeline)
 
     world.scheduler.spawn(pipeline, submit_until_accepted)
 
 
-def again(prepared: NewSubmission) -> NewSubmission:
+def again(prepared: NewSubmission, world: World) -> NewSubmission:
     """The same request once more, as somebody else's submission."""
-    fields = {name: getattr(prepared, name) for name in prepared.__slots__}
-    return NewSubmission(**{**fields, "submission_id": uuid4(), "idempotency_key": None})
+    copy = replace(prepared, submission_id=uuid4(), idempotency_key=None)
+    return world.options.varied(copy, world.scheduler.time())
+
+
+def are_busy(answers: list[Submitted]) -> bool:
+    """True if an organisation had no room for one of its calls."""
+    return any(answer.outcome is SubmitOutcome.BUSY for answer in answers)
 
 
 def a_request(world: World) -> LLMRequest:
@@ -220,7 +228,7 @@ def _have_done(world: World, name: str, thing: Callable[[ExternalActor], None]) 
     def operate_once() -> None:
         try:
             thing(operator)
-        except Unavailable:
+        except (Unavailable, OrganisationFrozen):
             world.scheduler.counts["operator in vain"] += 1
 
     world.scheduler.spawn(operator, operate_once)

@@ -92,7 +92,7 @@ def flood_with_junk(tenant: Tenant) -> None:
     count = FLOOD if has_begun else 10 * FLOOD
     requests = [tenant.request(max_output_tokens=16_000) for _ in range(count)]
     batch = [tenant.submits.prepare(request, link=JUNK) for request in requests]
-    tenant.submit(*batch, *map(actors.again, batch))
+    tenant.submit(*batch, *(actors.again(new, tenant.world) for new in batch))
 
 
 def set_bombs(tenant: Tenant) -> None:
@@ -107,7 +107,7 @@ def churn(tenant: Tenant) -> None:
     keys = tenant.submit(*batch)
     tenant.world.scheduler.wait(tenant.world.rng.uniform(0, 0.1), tenant)
     tenant.line.end(keys, code=EndReason.CANCELLED, message="no need")
-    tenant.submit(*(actors.again(new) for new in batch))
+    tenant.submit(*(actors.again(new, tenant.world) for new in batch))
 
 
 def fill_the_budget(tenant: Tenant) -> None:

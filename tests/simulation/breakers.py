@@ -14,10 +14,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey
+from callgate.domain.budgets import RefusalReason
 from callgate.domain.calls import AttemptKind, AttemptStatus, CallKey, CallState, WaitReason
 from callgate.domain.ledger import Reserve, Settle, Settled, SettleOutcome
+from callgate.domain.requests import OnBudget
 from tests.simulation.histories import History, Side
 from tests.simulation.provider import Heard
+
+PERIODS = timedelta(days=62)
+"""An older call does not wait for the next period."""
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -56,13 +61,13 @@ class Breakers:
         return self._histories[key]
 
     def sides(self) -> list[tuple[GuardKey, Side]]:
-        """What everybody has met there."""
-        return [(key, history.everybody) for key, history in self._histories.items()]
+        """What all organisations have met there."""
+        return [(key, history.shared) for key, history in self._histories.items()]
 
     def waiting_for(self, key: GuardKey) -> list[CallRow]:
         """The calls that wait there, or are on their way since."""
         states = (CallState.WAITING, CallState.QUEUED)
-        return [w.call for w in self._waits.values() if w.key == key and w.call.state in states]
+        return [w.call for w in self._waits_for(key) if w.call.state in states]
 
     # At a claim.
 
@@ -72,16 +77,18 @@ class Breakers:
         history, name = self._history(key, now), self._world.named(row.attempt_id)
         check = self._world.invariants.check
         is_probe, is_proven = history.is_left_alone(call.org_id), history.is_proven(now)
-        for side in (history.everybody, history.own_of(call.org_id)):
+        for side in (history.shared, history.own_of(call.org_id)):
             if side.is_open:
                 check("an_open_breaker_lets_one_probe_through", not side.on_trial, name)
                 said = f"{name}, due at {self._world.names.seconds(side.probe_at)}"
                 check("probes_come_ever_more_rarely", side.may_probe(now), said)
-        if history.everybody.is_open:
+        if history.shared.is_open:
             is_in_turn = not self._is_out_of_turn(history, key, call, now)
             check("organisations_probe_in_turn", is_in_turn, f"{name} of {call.org_id}")
         elif not is_proven:
-            said = f"{name} beside {history.on_trial(now)}, after failures of {history.everybody.failed}"
+            said = (
+                f"{name} beside {history.on_trial(now)}, after failures of {history.shared.failed}"
+            )
             headroom = history.headroom(call.org_id, now)
             check("an_unproven_breaker_lets_three_through", headroom > 0, said)
         self._world.scheduler.counts["probe"] += is_probe
@@ -98,7 +105,7 @@ class Breakers:
         history, name = self._history(key, now), self._world.named(call.key)
         check, counts = self._world.invariants.check, self._world.scheduler.counts
         may_try = history.headroom(call.org_id, now) > 0 and not (
-            history.everybody.is_open and self._is_out_of_turn(history, key, call, now)
+            history.shared.is_open and self._is_out_of_turn(history, key, call, now)
         )
         counts["refused: provider"] += 1
         until = self._may_wait_until(call, now)
@@ -116,7 +123,7 @@ class Breakers:
             said = f"{name} waits until {seconds(call.due_at)}, and may until {seconds(until)}"
             check("nobody_waits_too_long_for_a_provider", is_bounded, said)
             reason = f"{name} waits, reason {call.wait_reason}"
-            is_limited = is_flow or (history.everybody.is_open and history.everybody.is_limited)
+            is_limited = is_flow or (history.shared.is_open and history.shared.is_limited)
             expected = WaitReason.RATE_LIMITED if is_limited else WaitReason.PROVIDER
             check("who_waits_says_why", call.wait_reason is expected, reason)
             self._waits[call.key] = Wait(call, key, call.due_at)
@@ -129,15 +136,50 @@ class Breakers:
             counts["rejected: provider"] += 1
             self._waits.pop(call.key, None)
 
-    def refused_for_a_place(self, call: CallRow) -> datetime:
-        """A call was refused because others of its organisation run. Return until when it may wait for all together."""
+    def knows(self, key: GuardKey) -> bool:
+        """True if a call has asked for this key."""
+        return key in self._histories
+
+    def has_waited(self, call: CallRow) -> bool:
+        """True if a call waits for its provider, or was released and is not claimed yet."""
+        return call.key in self._waits
+
+    def ended_late(self, call: CallRow) -> None:
+        """A call has ended at its deadline: the turn of its organisation does not count."""
+        self._waits.pop(call.key, None)
+
+    def refused_elsewhere(self, call: CallRow) -> datetime:
+        """A call waits for a place, held money or an operator. Return until when it may wait for all that together."""
         until = self._may_wait_until(call, self._world.scheduler.time())
         self._leaves(call)
         return until
 
-    def refused_by_others(self, call: CallRow) -> None:
-        """A call was refused, and not because of its provider."""
-        self._until.pop(call.key, None)
+    def refused_for_money(self, call: CallRow, claim: Reserve, reason: RefusalReason) -> None:
+        """A call does not fit into a budget: it waits where that can help, within bounds, or is rejected."""
+        now, check = self._world.scheduler.time(), self._world.invariants.check
+        name = self._world.named(call.key)
+        if reason is RefusalReason.HELD:
+            until = self.refused_elsewhere(call)
+            can_wait = until > now
+            is_bounded = call.due_at is None or call.due_at <= until
+            check("nobody_waits_too_long_for_held_money", is_bounded, name)
+        else:
+            is_young = now - call.created_at < PERIODS
+            is_patient = claim.on_budget is OnBudget.WAIT and is_young
+            can_wait = reason is RefusalReason.EXHAUSTED and is_patient
+            self.refused_by_others(call, is_new_wait=can_wait)
+        is_repair = claim.repair_after == call.attempt and not can_wait
+        if is_repair:
+            self._world.scheduler.counts["refused: a repair"] += 1
+        ended = CallState.DEAD if is_repair else CallState.REJECTED
+        state = CallState.WAITING if can_wait else ended
+        rule = "a_refused_repair_is_dead" if is_repair else "who_can_wait_waits"
+        check(rule, call.state is state, f"{name} is {call.state}: {reason}")
+
+    def refused_by_others(self, call: CallRow, *, is_new_wait: bool = False) -> None:
+        """A call was refused, not for its provider. After a wait for the next period the others begin again."""
+        if is_new_wait:
+            self._until.pop(call.key, None)
         self._leaves(call)
 
     def _leaves(self, call: CallRow) -> None:
@@ -145,7 +187,7 @@ class Breakers:
         if released is not None:
             # It was to be tried, and is not: others have their turn.
             history = self._histories[released.key]
-            if history.everybody.is_open or not history.is_proven(now):
+            if history.shared.is_open or not history.is_proven(now):
                 history.turn = call.org_id
 
     # After a statement.
@@ -182,10 +224,10 @@ class Breakers:
             )
             key = call.provider, call.model, row.credential
             history = self._histories[key]
-            sides = {"": history.everybody, "own ": history.own_of(call.org_id)}
+            sides = {"": history.shared, "own ": history.own_of(call.org_id)}
             were_open = {name: side.is_open for name, side in sides.items()}
-            closed_for_s = self._world.retry_after_s.get(row.attempt_id, 0.0)
-            rule = history.hear(row, call.org_id, heard, now, closed_for_s=closed_for_s)
+            blocked_for_s = self._world.retry_after_s.get(row.attempt_id, 0.0)
+            rule = history.hear(row, call.org_id, heard, now, blocked_for_s=blocked_for_s)
             self._goes_on(settle, row, call, heard, now)
             for name, side in sides.items():
                 if side.is_open != were_open[name]:
@@ -204,6 +246,7 @@ class Breakers:
             until = self._may_wait_until(call, now)
             check("who_waits_says_why", call.wait_reason is WaitReason.RATE_LIMITED, name)
             key = call.provider, call.model, row.credential
+            until = self._world.invariants.wishes.bounded(call, until)
             self._waits[call.key] = Wait(call, key, max(until, now))
             self._world.invariants.flow.waits.begin(call, key, now)
         elif row.kind is not AttemptKind.PROBE:
@@ -215,7 +258,7 @@ class Breakers:
 
     def _set_by_hand(self, key: GuardKey, org_id: str, is_open: bool, now: datetime) -> None:
         history = self._history(key, now)
-        changed = [history.own_of(org_id) if org_id else history.everybody]
+        changed = [history.own_of(org_id) if org_id else history.shared]
         if not org_id and not is_open:
             changed += history.own.values()
             history.good_at = now
@@ -229,14 +272,14 @@ class Breakers:
         """The ledger's breakers are what their history says; of a batch only the end can be seen."""
         history, check = self._histories[key], self._world.invariants.check
         for owner, side in {
-            "": history.everybody,
+            "": history.shared,
             org_id: history.own_of(org_id or "nobody"),
         }.items():
-            side = history.everybody if not owner else side
+            side = history.shared if not owner else side
             breaker = self._tables.breakers.get((*key, owner))
             is_open = breaker is not None and breaker.is_open
             if is_last:
-                said = f"{'/'.join(key)} of {owner or 'everybody'} is open: {is_open}, {side.failed} failed"
+                said = f"{'/'.join(key)} of {owner or 'shared'} is open: {is_open}, {side.failed} failed"
                 if not owner and is_open and not side.is_by_hand and not side.is_limited:
                     rule_of_all = "one_organisation_alone_keeps_no_other_waiting"
                     check(rule_of_all, len(history.blamed) != 1, said)
@@ -283,7 +326,7 @@ class Breakers:
     def _are_in_turn(self, key: GuardKey, calls: list[CallRow], now: datetime) -> None:
         """Nobody has a second call released, or is first twice, while another organisation has none."""
         history, number = self._histories[key], Counter(call.org_id for call in calls)
-        waits = [wait for wait in self._waits.values() if wait.key == key]
+        waits = self._unpaused(key)
         on_their_way = {wait.call.org_id for wait in waits if not wait.is_asleep(now)}
         left = {
             wait.call.org_id for wait in waits if history.headroom(wait.call.org_id, now) > 0
@@ -299,10 +342,10 @@ class Breakers:
             headroom = history.headroom("", now)
             if headroom <= 0 or self._world.invariants.flow.has_limits(key):
                 continue
-            waits = [wait for wait in self._waits.values() if wait.key == key]
+            waits = self._waits_for(key)
             on_their_way = Counter(w.call.org_id for w in waits if not w.is_asleep(now))
             asleep = [
-                w.call for w in waits if w.is_asleep(now)
+                w.call for w in self._unpaused(key) if w.is_asleep(now)
                 and history.headroom(w.call.org_id, now) > on_their_way[w.call.org_id]
             ]  # fmt: skip
             if asleep and on_their_way.total() < headroom:
@@ -312,14 +355,21 @@ class Breakers:
 
     # Inside.
 
+    def _waits_for(self, key: GuardKey) -> list[Wait]:
+        return [wait for wait in self._waits.values() if wait.key == key]
+
+    def _unpaused(self, key: GuardKey) -> list[Wait]:
+        is_paused = self._world.invariants.pauses.covers
+        return [wait for wait in self._waits_for(key) if not is_paused(wait.call)]
+
     def _history(self, key: GuardKey, now: datetime) -> History:
         return self._histories.setdefault(key, History(Side(now)))
 
     def _is_due_to_several(self, history: History, org_id: str, now: datetime, name: str) -> None:
         """Who waits without a failure or a trial of its own waits because of two others, or of an operator."""
         doubtful = {*history.blamed, *history.on_trial(now)}
-        is_by_hand = history.everybody.is_by_hand or history.own_of(org_id).is_by_hand
-        is_by_hand = is_by_hand or history.everybody.is_limited
+        is_by_hand = history.shared.is_by_hand or history.own_of(org_id).is_by_hand
+        is_by_hand = is_by_hand or history.shared.is_limited
         is_own_fault = org_id in doubtful or history.own_of(org_id).is_open
         rule = "one_organisation_alone_keeps_no_other_waiting"
         is_true = is_by_hand or is_own_fault or len(doubtful) > 1
@@ -330,7 +380,7 @@ class Breakers:
     def _is_out_of_turn(
         self, history: History, key: GuardKey, call: CallRow, now: datetime
     ) -> bool:
-        others = {w.call.org_id for w in self._waits.values() if w.key == key} - {call.org_id}
+        others = {w.call.org_id for w in self._unpaused(key)} - {call.org_id}
         may_try = any(history.headroom(org_id, now) > 0 for org_id in others)
         return may_try and history.turn == call.org_id
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.turns import Lane
 from tests.simulation.faults import MESSAGE, PUBLISH
 from tests.simulation.scheduler import Owner
 
@@ -111,7 +111,9 @@ class FaultyBroker:
         self._world = world
         self._owner = owner
 
-    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
+    def publish_calls(
+        self, keys: Sequence[CallKey], lane: Lane = Lane.CALL, *, traceparent: str | None = None
+    ) -> None:
         """See `QueuePort`."""
         self._publish("call", keys, lane)
 

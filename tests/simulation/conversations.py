@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState
-from callgate.domain.errors import Unavailable
+from callgate.domain.errors import OrganisationFrozen, Unavailable
 from callgate.domain.messages import ReasoningBlock, Tool, ToolCall
 from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import LLMRequest, LLMResult, Message
 from callgate.services.results import error_of, result_of
-from tests.simulation.actors import TRIES_MAX, ExternalActor, again
+from tests.simulation.actors import TRIES_MAX, ExternalActor, again, are_busy
 from tests.simulation.faults import CONVERSATIONS
 
 if TYPE_CHECKING:
@@ -94,11 +94,16 @@ class Conversations:
         """Submit one turn until it is accepted; None if that takes too long."""
         rng, scheduler = self._world.rng, self._world.scheduler
         new = pipeline.submits.prepare(turn, force=force)
-        copies = [new] + [again(new) for _ in range(rng.choice((0, 0, 1)))]
+        copies = [new] + [again(new, self._world) for _ in range(rng.choice((0, 0, 1)))]
         for _ in range(TRIES_MAX):
             try:
                 answers = pipeline.line.submit(copies)
-            except Unavailable:
+            except (Unavailable, OrganisationFrozen):
+                scheduler.wait(rng.uniform(0, 10), pipeline)
+                continue
+            if are_busy(answers):
+                # What there was room for is stored, and known when it is submitted again.
+                pipeline.publish(answers)
                 scheduler.wait(rng.uniform(0, 10), pipeline)
                 continue
             self._world.invariants.on_accepted(copies, answers)

@@ -92,17 +92,28 @@ OTHER_EVENTS = (
     "submission replayed",
     "unknown became succeeded",
     "released by headroom",
-    "key closed",
-    "key reopened",
+    "key blocked",
+    "key unblocked",
     "limit learned",
     "over its limit",
     "refused: limit",
     "places declared",
+    "slots short",
+    "gave way",
     "refused: concurrency",
     "woken for a place",
     "later turn submitted",
     "turn answered",
     "conversation ended",
+    "calls paused",
+    "resumed",
+    "refused: paused",
+    "rejected: paused",
+    "submission refused: frozen",
+    "submission refused: busy",
+    "deadline passed",
+    "deadline moved",
+    "raised to a higher class",
 )
 """What a few hundred seeds must have seen, besides every fault."""
 MUCH_BY_HAND = "much by hand"
@@ -123,10 +134,19 @@ KINDS_OF_LIMITS = (
 """No faults, and never drawn: which limits a provider has, for defects about those."""
 PLACES = "places declared"
 """No fault, and drawn by itself: whether it is declared how many calls of an organisation may run at a time."""
+SLOTS_SHORT = "slots short"
+"""The same: whether many calls come for few slots of workers."""
 CONVERSATIONS = "conversations"
 """The same: whether some have conversations with tools."""
+CLASSES = "classes and deadlines"
+"""The same: whether submissions have classes and deadlines."""
+CALLS_PAUSED = "calls paused"
+"""The same: whether operators pause calls and freeze organisations."""
+OPEN_CALLS_BOUNDED = "open calls bounded"
+"""The same: whether an organisation may have few open calls."""
 NEVER_DRAWN = (
-    *(MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PLACES, CONVERSATIONS),
+    *(MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PLACES, SLOTS_SHORT, CONVERSATIONS),
+    *(CLASSES, CALLS_PAUSED, OPEN_CALLS_BOUNDED),
     *KINDS_OF_LIMITS,
 )
 ALL = {

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
-from callgate.domain.delivery import Delivery, Told
-from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.flow import Declaration, Learned
+from callgate.domain.delivery import Delivery, LinkOutcome
+from callgate.domain.errors import LedgerUnavailable, OrganisationFrozen
 from callgate.domain.ledger import (
     DueBatch,
     NewSubmission,
@@ -28,6 +27,8 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
+from callgate.domain.limits import Declaration, Learned
+from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import BreakerLine, By, CallFilter, EndReason
 from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
@@ -191,9 +192,9 @@ class FaultyLedger:
         options = {"limit": limit, "after": after, "keys": keys}
         return cast("list[Delivery]", self.ask("links", **options))
 
-    def deliver(self, outcomes: Sequence[Told]) -> None:
+    def keep_link_outcomes(self, outcomes: Sequence[LinkOutcome]) -> None:
         """See `LedgerPort`."""
-        self.ask("deliver", list(outcomes))
+        self.ask("keep_link_outcomes", list(outcomes))
 
     def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """See `OperationsPort`."""
@@ -223,14 +224,26 @@ class FaultyLedger:
         """See `OperationsPort`."""
         return cast("list[SettledByHand]", self.ask("settle_by_hand", list(batch), by=by))
 
+    def pause(self, key: PauseKey, *, by: By) -> Pause:
+        """See `OperationsPort`."""
+        return cast(Pause, self.ask("pause", key, by=by))
+
+    def resume(self, key: PauseKey, *, by: By) -> bool:
+        """See `OperationsPort`."""
+        return cast(bool, self.ask("resume", key, by=by))
+
     def ask(self, name: str, *arguments: Any, **options: Any) -> object:
         """
         Run one statement.
 
         Raises:
             LedgerUnavailable: No answer came; the statement may have taken effect, or still will.
+            OrganisationFrozen: The ledger refused a submission.
         """
-        return Statement(self.world, self.owner, name, arguments, options).run()
+        answer = Statement(self.world, self.owner, name, arguments, options).run()
+        if isinstance(answer, OrganisationFrozen):
+            raise answer
+        return answer
 
 
 class FaultyFlow:
@@ -254,9 +267,9 @@ class FaultyLeases:
     def __init__(self, line: FaultyLedger) -> None:
         self._line = line
 
-    def renew(self, worker_id: str, lease_s: float) -> datetime:
+    def renew(self, worker_id: str, lease_s: float, slots: int | None = None) -> datetime:
         """See `LeasePort`."""
-        return cast(datetime, self._line.ask("leases.renew", worker_id, lease_s))
+        return cast(datetime, self._line.ask("leases.renew", worker_id, lease_s, slots))
 
     def release(self, worker_id: str) -> None:
         """See `LeasePort`."""

@@ -1,7 +1,7 @@
 """
 The rules of provider limits, counted a second time: from what was let through, and what the provider did with it.
 
-Nothing here asks `callgate.domain.flow`. What is in effect is what workers have published and written, and what a
+Nothing here asks `callgate.domain.limits`. What is in effect is what workers have published and written, and what a
 window has seen is a sum over the attempts that were let through.
 """
 
@@ -16,10 +16,10 @@ from uuid import UUID
 
 from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey
 from callgate.domain.calls import AttemptStatus
-from callgate.domain.flow import Learned, Measure
 from callgate.domain.ledger import Settle, Settled, SettleOutcome
+from callgate.domain.limits import Learned, Measure
 from callgate.domain.requests import LLMRequest
-from tests.simulation.flow_closings import Closings
+from tests.simulation.flow_blocks import Blocks
 from tests.simulation.flow_starts import SlowStart
 from tests.simulation.flow_waits import Waits
 from tests.simulation.provider import Heard
@@ -78,13 +78,13 @@ class Flow:
         self._unused: dict[int, int] = {}
         self._has_given_back: set[UUID] = set()
         self.waits = Waits(world, self)
-        self.closings = Closings(world, self)
+        self.blocks = Blocks(world, self)
 
     # What is known.
 
     def has_limits(self, key: GuardKey) -> bool:
         """True if breakers alone do not decide who is let through."""
-        return self._world.limits is not None or self.closings.was_closed(key)
+        return self._world.limits is not None or self.blocks.was_blocked(key)
 
     def in_effect(self, key: GuardKey) -> Iterator[InEffect]:
         """The limits that the ledger was told of a key."""
@@ -131,13 +131,15 @@ class Flow:
         if self.starts_slowly(key):
             self._starts_slowly(key, self._world.named(row.attempt_id), now)
         self.waits.admitted(self.grants[-1], now)
-        self.closings.admitted(self.grants[-1], now)
+        self.blocks.admitted(self.grants[-1], now)
 
     def refused(self, call: CallRow, key: GuardKey, now: datetime) -> None:
         """The breakers would let a call through, and a limit does not."""
         name, check = self._world.named(call.key), self._world.invariants.check
         self._world.scheduler.counts["refused: limit"] += 1
-        others = [c for c in self._world.invariants.breakers.waiting_for(key) if c is not call]
+        rules = self._world.invariants
+        others = [c for c in rules.breakers.waiting_for(key) if c is not call]
+        others = [c for c in others if not rules.pauses.covers(c)]
         is_free = not others and self.waits.is_free(key, now) and not self.never_fits(call)
         check("a_free_limit_refuses_nobody", not is_free, name)
 
@@ -159,7 +161,7 @@ class Flow:
         return not (has_tokens and self._world.limits and self._world.limits.plan.counts_used)
 
     def starts_slowly(self, key: GuardKey) -> bool:
-        """True if no limit is known of a key but the rate that it accepted before it was closed."""
+        """True if no limit is known of a key but the rate that it accepted before it was blocked."""
         return self._world.limits is not None and not any(self.in_effect(key))
 
     def _starts_slowly(self, key: GuardKey, name: str, now: datetime) -> None:
@@ -183,7 +185,7 @@ class Flow:
         limits, now = self._world.limits, self._world.scheduler.time()
         assert limits is not None
         row = self._tables.attempts[attempt_id]
-        self.closings.refused(key, row)
+        self.blocks.refused(key, row)
         is_late = now - row.started_at > timedelta(seconds=LATE_S)
         if limits.plan.declared not in (Declared.RIGHT, Declared.TOO_LOW) or is_late:
             return
@@ -220,9 +222,9 @@ class Flow:
             self._learns(arguments[0], now)
         if name == "settle":
             self._settled(arguments[0], result)
-            self.closings.settled(arguments[0], result, now)
+            self.blocks.settled(arguments[0], result, now)
         if name == "set_breaker":
-            self.closings.changed_by_hand(arguments[:3])
+            self.blocks.changed_by_hand(arguments[:3])
         if self._world.limits is not None:
             self._unused = dict(self._tables.unused)
         if name in ("settle", "take_due"):

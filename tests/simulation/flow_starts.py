@@ -32,8 +32,8 @@ class SlowStart:
             self.most, self.since = self.most + FIRST_UNDER_WAY, now
         return self.most
 
-    def closed(self, now: datetime) -> None:
-        """The provider has closed the key: it begins again."""
+    def blocked(self, now: datetime) -> None:
+        """The provider has blocked the key: it begins again."""
         self.most, self.since = FIRST_UNDER_WAY, now
 
     def _has_answered(self, history: History) -> bool:

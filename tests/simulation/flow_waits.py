@@ -36,6 +36,8 @@ class Wait:
     is_asleep: bool = True
     overtaken: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """By organisation: the parts of a limit that it was given while this call was asleep."""
+    rank: tuple[datetime, CallKey] | None = None
+    """By which it comes in its organisation; a submission that joins it may change that."""
     younger: int = 0
     """Calls of its own organisation that came later and were let through before it."""
 
@@ -58,11 +60,12 @@ class Waits:
         """After a statement: who is asleep."""
         for wait in list(self._waits.values()):
             call = wait.call
-            if call.state not in (CallState.WAITING, CallState.QUEUED):
+            if not self._world.invariants.breakers.has_waited(call) or not call.state.is_open:
                 del self._waits[call.key]
                 continue
             was_asleep, wait.is_asleep = wait.is_asleep, not _is_on_its_way(call, now)
-            if wait.is_asleep and not was_asleep:
+            before, wait.rank = wait.rank, self._world.invariants.wishes.rank(call)
+            if wait.is_asleep and (not was_asleep or wait.rank != before):
                 wait.before = self._on_their_way(now)
 
     def _on_their_way(self, now: datetime) -> set[CallKey]:
@@ -76,9 +79,9 @@ class Waits:
             return
         for wait in self._waits.values():
             is_other = wait.key != grant.key or grant.call.key in wait.before
-            if is_other or not wait.is_asleep:
+            if is_other or not wait.is_asleep or self._world.invariants.pauses.covers(wait.call):
                 continue
-            if not self._may_be_tried(wait.key, wait.call.org_id, now):
+            if not self.may_be_tried(wait.key, wait.call.org_id, now):
                 continue
             if grant.call.org_id == wait.call.org_id:
                 self._is_in_order(wait, grant)
@@ -87,10 +90,11 @@ class Waits:
                 self._has_its_share(wait, grant.call, now)
 
     def _is_in_order(self, wait: Wait, grant: Grant) -> None:
-        """Within an organisation calls with fewer attempts come first, then those that came first."""
+        """Within an organisation calls come by class, attempts and age."""
         mine, other = wait.call, grant.call
         tried = len(self._world.ledger.tables.attempts_of[other.key]) - 1
-        wait.younger += (mine.attempt, mine.created_at) < (tried, other.created_at)
+        rank = self._world.invariants.wishes.rank
+        wait.younger += rank(mine) < rank(other, tried)
         said = f"{self._world.named(mine.key)} waits, {wait.younger} came later and are let through"
         self._world.invariants.check(
             "no_call_is_overtaken_again_and_again", wait.younger <= 1, said
@@ -121,7 +125,9 @@ class Waits:
             calls = self._world.invariants.breakers.waiting_for(key)
             if not calls or any(_is_on_its_way(call, now) for call in calls):
                 continue
-            may_be_tried = any(self._may_be_tried(key, call.org_id, now) for call in calls)
+            # A paused call that is on its way is refused soon; those that sleep are not waited for.
+            calls = [call for call in calls if not self._world.invariants.pauses.covers(call)]
+            may_be_tried = any(self.may_be_tried(key, call.org_id, now) for call in calls)
             if not may_be_tried or not self.is_free(key, now):
                 continue
             named = ", ".join(self._world.named(call.key) for call in calls)
@@ -131,7 +137,7 @@ class Waits:
         """True if each limit of a key has room for sure: nothing was taken within its window."""
         flow, known = self._flow, [x.limit for x in self._flow.in_effect(key)]
         windows = [limit.window_s for limit in known]
-        if flow.closings.was_closed(key):
+        if flow.blocks.was_blocked(key):
             # Its amount rises in steps, and with it how soon it is full.
             windows.append(2 * MINUTE_S)
         since = now - timedelta(seconds=max(windows, default=0) + FILLS_S)
@@ -146,18 +152,16 @@ class Waits:
         open_ones = sum(g.key == key and not g.row.status.is_posted for g in flow.grants)
         return open_ones < FIRST_UNDER_WAY
 
-    def _may_be_tried(self, key: GuardKey, org_id: str, now: datetime) -> bool:
+    def may_be_tried(self, key: GuardKey, org_id: str, now: datetime) -> bool:
         """True if only limits can keep an organisation from a key."""
         history = self._world.invariants.breakers.history(key)
-        is_open = history.everybody.is_open or not history.is_proven(now)
+        is_open = history.shared.is_open or not history.is_proven(now)
         return not is_open and history.headroom(org_id, now) > 0
 
     def _counts(self, key: GuardKey, now: datetime) -> bool:
         """True if limits are known of a key. Without, new calls take the places that are free."""
         is_limited = self._world.limits is not None
-        return is_limited and (
-            any(self._flow.in_effect(key)) or self._flow.closings.was_closed(key)
-        )
+        return is_limited and (any(self._flow.in_effect(key)) or self._flow.blocks.was_blocked(key))
 
 
 def _is_on_its_way(call: CallRow, now: datetime) -> bool:

@@ -2,7 +2,7 @@
 What breakers must be, told from what attempts came to.
 
 Nothing here asks `callgate.domain.breaker`. A `History` is what one provider, model and credential has done so far, to
-everybody and to each organisation.
+all organisations and to each of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.simulation.provider import Heard
 
 FAILURES_MAX = 3
 COUNTED_MAX = 2
-PROVEN_S, TRIAL_S, PROBE_S, PROBE_S_MAX = 60, 10, 10.0, 600.0
-CLOSED_S = 5.0
-"""For how long a refusal for the rate closes a key, at least."""
+PROVEN_S, TRIAL_S, PROBE_S, PROBE_MAX_S = 60, 10, 10.0, 600.0
+BLOCKED_S = 5.0
+"""For how long a refusal for the rate blocks a key, at least."""
 RELEASED_MAX = 200
 OFTEN_S, OFTEN_MIN = 60, 20
 """Of so many attempts that began within so many seconds, half are too many failures."""
@@ -27,7 +27,7 @@ OFTEN_S, OFTEN_MIN = 60, 20
 
 @dataclass
 class Side:
-    """One of the two that guard an attempt: everybody's, or the organisation's own."""
+    """One of the two that guard an attempt: the shared one, or the organisation's own."""
 
     changed_at: datetime
     is_open: bool = False
@@ -65,7 +65,7 @@ class Side:
         if self.is_open and not was_trial:
             self.probe_at = max(until, self.probe_at or until)
             return
-        wait_s = min(2 * self.probe_s, PROBE_S_MAX) if self.is_open else CLOSED_S
+        wait_s = min(2 * self.probe_s, PROBE_MAX_S) if self.is_open else BLOCKED_S
         probe_at = max(until, now + timedelta(seconds=wait_s))
         if not self.is_open:
             self.change(now, is_open=True, probe_at=probe_at)
@@ -91,7 +91,7 @@ class Side:
             self.failed.clear()
             return True
         if self.is_open:
-            self.probe_s = min(self.probe_s * (1 if heard is Heard.NOTHING else 2), PROBE_S_MAX)
+            self.probe_s = min(self.probe_s * (1 if heard is Heard.NOTHING else 2), PROBE_MAX_S)
             self.probe_at = now + timedelta(seconds=self.probe_s)
         return False
 
@@ -100,7 +100,7 @@ class Side:
 class History:
     """What is known of one provider, model and credential."""
 
-    everybody: Side
+    shared: Side
     own: dict[str, Side] = field(default_factory=dict)
     good_at: datetime | None = None
     turn: str = ""
@@ -112,7 +112,7 @@ class History:
 
     def own_of(self, org_id: str) -> Side:
         """The organisation's own side."""
-        return self.own.setdefault(org_id, Side(self.everybody.changed_at))
+        return self.own.setdefault(org_id, Side(self.shared.changed_at))
 
     def is_proven(self, now: datetime) -> bool:
         """True if it has answered within the last minute."""
@@ -120,7 +120,7 @@ class History:
 
     def is_left_alone(self, org_id: str) -> bool:
         """True if only probes of the organisation are let through."""
-        return self.everybody.is_open or self.own_of(org_id).is_open
+        return self.shared.is_open or self.own_of(org_id).is_open
 
     def headroom(self, org_id: str, now: datetime) -> int:
         """How many calls of an organisation may be tried now; empty: of all together."""
@@ -130,15 +130,15 @@ class History:
 
     def on_trial(self, now: datetime) -> Counter[str]:
         """By organisation: what was let through within ten seconds, and has not ended."""
-        trials = self.everybody.on_trial.values()
+        trials = self.shared.on_trial.values()
         return Counter(org for at, org in trials if now - at < timedelta(seconds=TRIAL_S))
 
     def _fits(self, org_id: str, now: datetime) -> int:
-        if self.everybody.is_open:
-            return int(self.everybody.may_probe(now))
+        if self.shared.is_open:
+            return int(self.shared.may_probe(now))
         if self.is_proven(now):
             return RELEASED_MAX
-        doubtful = self.on_trial(now) + Counter(self.everybody.failed)
+        doubtful = self.on_trial(now) + Counter(self.shared.failed)
         others = sum(min(n, COUNTED_MAX) for org, n in doubtful.items() if org != org_id)
         return max(FAILURES_MAX - others - doubtful[org_id], 0)
 
@@ -146,28 +146,28 @@ class History:
         """An attempt was let through."""
         if self.own_of(org_id).is_open:
             self.own_of(org_id).on_trial[row.attempt_id] = now, org_id
-        if self.everybody.is_open or not self.is_proven(now):
-            self.everybody.on_trial[row.attempt_id] = now, org_id
+        if self.shared.is_open or not self.is_proven(now):
+            self.shared.on_trial[row.attempt_id] = now, org_id
             self.turn = org_id
 
     def hear(
-        self, row: AttemptRow, org_id: str, heard: Heard, now: datetime, *, closed_for_s: float
+        self, row: AttemptRow, org_id: str, heard: Heard, now: datetime, *, blocked_for_s: float
     ) -> str:
         """An attempt ends; return the rule that says what becomes of the breakers."""
-        own, everybody = self.own_of(org_id), self.everybody
+        own, shared = self.own_of(org_id), self.shared
         self.ended.pop(row.attempt_id, None)
         if heard in (Heard.ALIVE, Heard.FAILED):
             self.ended[row.attempt_id] = row.started_at, org_id, heard is Heard.FAILED
         if heard is Heard.LIMITED:
-            everybody.limit(row, closed_for_s, now)
+            shared.limit(row, blocked_for_s, now)
             own.on_trial.pop(row.attempt_id, None)
             return "a_refusal_for_the_rate_closes_the_key"
-        is_known = everybody.is_open or own.is_open
-        is_late = row.started_at < max(own.changed_at, everybody.changed_at)
+        is_known = shared.is_open or own.is_open
+        is_late = row.started_at < max(own.changed_at, shared.changed_at)
         if heard in (Heard.FAILED, Heard.KEY_REFUSED) and not is_known and not is_late:
             return self._count(row, org_id, now, is_key=heard is Heard.KEY_REFUSED)
         own.hear(row, heard, now)
-        if everybody.hear(row, heard, now):
+        if shared.hear(row, heard, now):
             self.good_at = now
             self.blamed.clear()
         if is_late:
@@ -177,25 +177,25 @@ class History:
 
     def _count(self, row: AttemptRow, org_id: str, now: datetime, *, is_key: bool) -> str:
         """A failure that both sides count."""
-        own, everybody = self.own_of(org_id), self.everybody
+        own, shared = self.own_of(org_id), self.shared
         failing = set() if is_key else self._failing_often(now)
         of_one = Counter(failed for at, org, failed in self._since(own, now) if org == org_id)
         sides = (
-            (everybody, COUNTED_MAX, bool(failing)),
+            (shared, COUNTED_MAX, bool(failing)),
             (own, FAILURES_MAX, not is_key and _are_many(of_one)),
         )
         for side, most, are_many in sides:
             side.on_trial.pop(row.attempt_id, None)
             side.count(org_id, most, is_key=is_key, are_many=are_many, now=now)
         self.blamed |= {org_id, *failing}
-        if everybody.is_open:
-            self.turn = min(everybody.failed, key=lambda o: (-everybody.failed.count(o), o))
+        if shared.is_open:
+            self.turn = min(shared.failed, key=lambda o: (-shared.failed.count(o), o))
         return "a_refused_key_opens_a_breaker" if is_key else "three_failures_open_a_breaker"
 
     def _failing_often(self, now: datetime) -> set[str]:
         """The organisations that fail, if half of what all but the worst of them sent does."""
         counts: dict[str, Counter[bool]] = {}
-        for _, org, failed in self._since(self.everybody, now):
+        for _, org, failed in self._since(self.shared, now):
             counts.setdefault(org, Counter())[failed] += 1
         worst = max(sorted(counts), key=lambda org: counts[org][True], default="")
         others = sum((n for org, n in counts.items() if org != worst), Counter[bool]())

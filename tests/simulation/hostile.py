@@ -29,14 +29,15 @@ from callgate.services import delivery
 from tests.simulation import actors
 from tests.simulation.actors import LINK, ExternalActor, a_request_of
 from tests.simulation.attacks import ATTACK_S, ATTACKS, BOMB, HOSTILE, JUNK, LOCK_S, Tenant
+from tests.simulation.faults import CALLS_PAUSED, CLASSES, OPEN_CALLS_BOUNDED
 from tests.simulation.faulty_ledger import TIMEOUT_S
 from tests.simulation.hostile_invariants import TenantInvariants
-from tests.simulation.invariants import Violation
 from tests.simulation.outages import Outage
 from tests.simulation.process import Process
 from tests.simulation.row_locks import RowLocks
 from tests.simulation.run import _report
 from tests.simulation.scheduler import Owner
+from tests.simulation.violation import Violation
 from tests.simulation.world import HOLDS, VALIDATOR, World
 
 if TYPE_CHECKING:
@@ -46,11 +47,13 @@ OTHERS = ("acme", "nova")
 PIPELINES = 2
 """Of each of the others."""
 SHARE_MIN = 1 / 2
-"""Of what the others get done without the tenant, in one life: these are few calls. `test_hostile` has the whole."""
+"""Of what the others get done without the tenant, in one life: few calls. `test_hostile_lives` has the whole."""
 RICH_NANO_USD = 10**15
 CHECK_S = 1.0
 """After this long a check is given up."""
 RESTART_S = 2.0
+NOT_IN_IT = ("provider limits", CLASSES, CALLS_PAUSED, OPEN_CALLS_BOUNDED)
+"""Of what other lives have."""
 REFUSAL_S = 1.0
 """How long the broker takes to refuse a message."""
 LINKS_WATCHED_S = 40.0
@@ -95,7 +98,7 @@ class HostileWorld(World):
         self.deaths: dict[str, float] = {}
         """When the world killed which worker."""
         self.plan = random.Random(seed)  # noqa: S311 - what happens in both lives alike
-        super().__init__(seed, faults={"provider limits": 0.0})
+        super().__init__(seed, faults=dict.fromkeys(NOT_IN_IT, 0.0))
         self.invariants: TenantInvariants = TenantInvariants(self)
         self.locks = RowLocks(self)
         self._has_tenant = has_tenant
@@ -224,7 +227,7 @@ class _Pipeline(ExternalActor):
 
     def _ask_again(self, asked: NewSubmission) -> None:
         """Give a link for a call that has ended, which nobody tells but the loop that delivers."""
-        new = replace(actors.again(asked), link=LINK)
+        new = replace(actors.again(asked, self.world), link=LINK)
         self._hostile_world.invariants.asks_again(new)
         (answer,) = self.line.submit([new])
         self._hostile_world.invariants.on_accepted([new], [answer])

@@ -7,15 +7,14 @@ submitted, and from the rows themselves; each broken one is a `Violation` that n
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.rows import CallRow
 from callgate.domain.budgets import BudgetFigures, RefusalReason
-from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey
 from callgate.domain.concurrency import CONCURRENCY_CODE
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
@@ -31,33 +30,31 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
-from callgate.domain.requests import LLMRequest, OnBudget
-from callgate.domain.retry import WORKER_LOST
+from callgate.domain.requests import LLMRequest
 from callgate.services.audit import audit
-from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
+from tests.simulation.ends import Ends
 from tests.simulation.flow import Flow
 from tests.simulation.limits import Limits
+from tests.simulation.open_calls import OpenCallsBound
+from tests.simulation.pauses import Pauses
 from tests.simulation.periods import Periods
 from tests.simulation.places import Places
+from tests.simulation.progress import Progress
 from tests.simulation.provider import worst_nano_usd
 from tests.simulation.release_rule import Headroom, scopes_asked
 from tests.simulation.repairs import Repairs
-from tests.simulation.row_rules import A, RowRules, S
+from tests.simulation.row_rules import RowRules, S
+from tests.simulation.slots import gave_way
+from tests.simulation.sums import Sums
+from tests.simulation.violation import Violation
+from tests.simulation.wishes import Wishes
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-CHANGES_THE_ANSWER = ("call_type", "model", "messages", "max_output_tokens", "response_schema")
-"""In what the requests of a seed differ."""
 
-
-class Violation(AssertionError):
-    """An invariant was broken."""
-
-    def __init__(self, rule: str, what: str) -> None:
-        super().__init__(f"{rule}: {what}")
-        self.rule = rule
+NOT_STORED = (SubmitOutcome.IDEMPOTENCY_MISMATCH, SubmitOutcome.BUSY)
 
 
 class Invariants:
@@ -76,19 +73,25 @@ class Invariants:
         self.flow = Flow(world)
         self.breakers = Breakers(world)
         self.places = Places(world)
+        self._progress = Progress(world)
         self._limits = Limits(world)
         self._repairs = Repairs(world)
         self._by_hand = self._rows.by_hand
+        self._sums = Sums(world)
+        self._ends = Ends(world, self._by_hand)
+        self.wishes = Wishes(world)
+        self.pauses = Pauses(world)
+        self._open_calls = OpenCallsBound(world)
 
     def check(self, rule: str, is_true: object, what: object = "") -> None:
         """
-        Assert one rule.
+        Assert one rule. A description that costs something is a function, and made only when the rule is broken.
 
         Raises:
             Violation: It is broken.
         """
         if not is_true:
-            raise Violation(rule, str(what))
+            raise Violation(rule, str(what() if callable(what) else what))
 
     # After a statement.
 
@@ -98,9 +101,12 @@ class Invariants:
         """Check what a statement did, then every row it touched."""
         batch = arguments[0] if arguments else ()
         self._periods.check_new()
+        if name == "submit" and not self.pauses.submitted(batch, result):
+            return
         match name:
             case "submit":
                 self._submitted(batch, result)
+                self._open_calls.submitted(batch, result)
                 self._touched(answer.key for answer in result)
             case "reserve":
                 for command, outcome in zip(batch, result, strict=True):
@@ -113,7 +119,7 @@ class Invariants:
                 self._settled(batch)
                 self._limits.settled(batch, result)
                 self._touched(settle.ref.key for settle in batch)
-            case "deliver":
+            case "keep_link_outcomes":
                 self._touched(self._tables.submissions[told.submission_id].key for told in batch)
             case "links":
                 self._touched(link.key for link in result)
@@ -130,7 +136,9 @@ class Invariants:
         self._headroom.after(name, options)
         self.breakers.after(name, arguments, options, result)
         self.flow.after(name, arguments, result)
-        self.places.after(name)
+        for rules in (self.places, self._sums, self.pauses):
+            rules.after(name)
+        self.wishes.after()
 
     def _process_gone(self, worker_id: str) -> None:
         """Its attempts end now; `_lost` asks whether it was in trouble."""
@@ -141,8 +149,9 @@ class Invariants:
     def _submitted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
         for new, answer in zip(batch, answers, strict=True):
             self._world.scheduler.counts[f"submission {answer.outcome}"] += 1
-            if answer.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH:
+            if answer.outcome in NOT_STORED:
                 continue
+            self.wishes.submitted(new, answer)
             if new.idempotency_key is not None:
                 name = (new.org_id, new.idempotency_key)
                 owner = self._key_owners.setdefault(name, new.call_id)
@@ -188,8 +197,12 @@ class Invariants:
         elif isinstance(command, Reserve) and isinstance(outcome, Refused):
             self._refused(call, command, outcome)
         elif isinstance(outcome, Refused):
-            self.breakers.refused_by_others(call)
-            self.places.refused_by_others(call)
+            self._refused_by_others(call)
+
+    def _refused_by_others(self, call: CallRow) -> None:
+        self.breakers.refused_by_others(call)
+        self.places.refused_by_others(call)
+        self._progress.refused_by_others(call)
 
     def _reserved(self, call: CallRow, claim: Reserve, outcome: Reserved) -> None:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
@@ -222,31 +235,48 @@ class Invariants:
             f"{self._world.named(call.key)} has attempts {[a.status for a in before]}",
         )
         self._limits.repeated(call, row, before)
+        self.wishes.admitted(call)
+        self.pauses.admitted(call)
+        self.places.admitted(call)
         self.breakers.admitted(call, row, self._world.scheduler.time())
         self.flow.admitted(call, row)
-        self.places.admitted(call)
+        self._progress.admitted(call, claim.credential)
 
     def _refused(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
+        if self.wishes.has_ended(call):
+            self.breakers.ended_late(call)
+            self.places.refused_by_others(call)
+            self._progress.refused_by_others(call)
+            return
+        self.wishes.refused(call)
+        if self.pauses.is_refused(call):
+            self.pauses.refused(call, self.breakers.refused_elsewhere(call))
+            self.places.refused_by_others(call)
+            self._progress.refused_by_others(call)
+            return
+        self.pauses.refused_by_others(call)
+        if gave_way(call):
+            self._refused_by_others(call)
+            return
+        self._refused_for_room(call, claim, outcome)
+
+    def _refused_for_room(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
+        self._progress.refused(call, claim.credential, is_for_money=bool(outcome.refusal))
         if CONCURRENCY_CODE in (call.wait_reason, call.end_reason):
-            self.places.refused(call, self.breakers.refused_for_a_place(call))
+            self.places.refused(call, self.breakers.refused_elsewhere(call))
             return
         self.places.refused_by_others(call)
         if outcome.refusal is None:
             self.breakers.refused(call, claim, self._world.scheduler.time())
             return
-        self.breakers.refused_by_others(call)
         reason = outcome.refusal.reason
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)
         is_full = any(_left(budget) < claim.hold_nano_usd for budget in budgets)
         is_true = not budgets if reason is RefusalReason.NOT_CONFIGURED else is_full
-        name = self._world.named(call.key)
-        room = "; ".join(map(self._world.named, budgets)) or "no budget"
-        said = f"{name} wants {claim.hold_nano_usd} nano-USD: {reason}; {room}"
+        said = f"{self._world.named(call.key)}: {reason}, {claim.hold_nano_usd} in {[*map(self._world.named, budgets)]}"
         self.check("refused_only_what_does_not_fit", is_true, said)
-        can_wait = reason is RefusalReason.EXHAUSTED and claim.on_budget is OnBudget.WAIT
-        state = S.WAITING if can_wait or reason is RefusalReason.HELD else S.REJECTED
-        self.check("who_can_wait_waits", call.state is state, f"{name} is {call.state}: {reason}")
+        self.breakers.refused_for_money(call, claim, reason)
 
     def _budgets_of(self, call: CallRow) -> list[BudgetFigures]:
         """Every budget a hold of this call belongs in now."""
@@ -321,8 +351,9 @@ class Invariants:
         self._world.scheduler.counts["link told again"] += self._told[delivery.submission_id] > 1
 
     def on_accepted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
-        """A pipeline hears that its submissions are accepted."""
-        self._accepted += zip(batch, answers, strict=True)
+        """A pipeline hears that its submissions are accepted, or that there is no room for some."""
+        pairs = zip(batch, answers, strict=True)
+        self._accepted += [pair for pair in pairs if pair[1].outcome not in NOT_STORED]
 
     def on_mismatch(self, new: NewSubmission) -> None:
         """A pipeline hears that its key names another request."""
@@ -334,13 +365,14 @@ class Invariants:
     def at_rest(self) -> None:
         """Faults have stopped, time has gone on: everything must have come to its end."""
         self._touched(list(self._tables.calls))
-        report = audit(self._world.ledger.snapshot())
+        self._sums.at_rest()
+        report = audit(self._world.ledger, everything=True)
         self.check("figures_equal_rows", report.is_clean, report)
         held = [budget for budget in self._tables.budgets.values() if budget.reserved_nano_usd]
         self.check("every_call_ends", not held, "; ".join(map(self._world.named, held)))
         self._repairs.at_rest()
         for attempt_id, row in self._tables.attempts.items():
-            self._posted_truly(attempt_id, row)
+            self._ends.posted_truly(attempt_id, row)
             self._by_hand.at_rest(row)
         for submission in self._tables.submissions.values():
             if self.is_owed(submission.link):
@@ -349,50 +381,11 @@ class Invariants:
                 said = f"{name} was told {times} times, and ticked off at {done_at}"
                 self.check("everybody_is_told", times and done_at, said)
         for new, answer in self._accepted:
-            self._answered(new, answer)
+            self._ends.answered(new, answer)
 
     def is_owed(self, link: str | None) -> bool:
         """True if somebody has to be told by this link in the end."""
         return link is not None
-
-    def _posted_truly(self, attempt_id: UUID, row: AttemptRow) -> None:
-        """Never less than the provider bills; exactly that where it said so."""
-        bill = self._world.bills.get(attempt_id)
-        billed = bill.nano_usd if bill else 0
-        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
-        is_free = row.status is A.FAILED and (bill is None or bill.is_free)
-        is_known = row.usage is not None or row.posted_nano_usd == 0 or is_free
-        is_known = is_known and row.settled_by_hand_at is None
-        expected = billed if is_known else self._by_hand.amount(row)
-        posted = f"{name}: {row.status} posts {row.posted_nano_usd} of {expected} nano-USD"
-        self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
-        if row.finished_at is not None:
-            code = json.loads(row.error or "{}").get("code")
-            self.check("an_answer_is_kept", code != WORKER_LOST.code, name)
-
-    def _answered(self, new: NewSubmission, answer: Submitted) -> None:
-        """A handle that was given out answers: with its own org's result, or with why there is none."""
-        name = self._world.named(answer.key)
-        (view,) = self._world.ledger.read([answer.key], Bodies.REPLY)
-        self.check("no_submission_is_lost", view is not None, name)
-        assert view is not None
-        self.check("no_result_crosses_an_org", view.org_id == new.org_id, name)
-        error = error_of(view)
-        has_answer = view.state is not S.SUCCEEDED or error is None
-        self.check("an_answer_is_kept", has_answer, f"{name} {view.state}: {error}")
-        if error is None:
-            text = self._world.conversations.origin(result_of(view))
-            asked = LLMRequest.model_validate_json(new.request)
-            answered = self._world.bills[UUID(text["attempt"])].request
-            # A repair has two messages more; see `Repairs.on_request`.
-            own = answered.model_copy(update={"messages": answered.messages[: len(asked.messages)]})
-            is_same = all(getattr(asked, f) == getattr(own, f) for f in CHANGES_THE_ANSWER)
-            self.check("no_result_is_of_another_request", is_same, f"{name}: {answered}")
-            self.check("no_result_crosses_an_org", text["org"] == new.org_id, name)
-            assert view.last is not None
-            self.check(
-                "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), name
-            )
 
 
 def _left(budget: BudgetFigures) -> int:

@@ -22,7 +22,7 @@ from tests.simulation.provider import Heard
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-UNKNOWN_WAIT_S_MAX = 3_600.0
+UNKNOWN_WAIT_MAX_S = 3_600.0
 LOST, UNKNOWN, PAID, FREE = "lost", "unknown", "paid", "free"
 
 
@@ -83,7 +83,7 @@ class Limits:
     ) -> None:
         """Long, and twice as long each time: an outage should not use up the few attempts there are."""
         for n, last in enumerate(unknown):
-            wait_s = min(policy.unknown_wait_s * 2.0**n, UNKNOWN_WAIT_S_MAX)
+            wait_s = min(policy.unknown_wait_s * 2.0**n, UNKNOWN_WAIT_MAX_S)
             posted_at = self._came_to[last.attempt_id][1]
             is_far = row.started_at >= posted_at + timedelta(seconds=wait_s)
             said = f"{self._world.named(row.attempt_id)} comes within {wait_s} s of its last"

@@ -1,5 +1,6 @@
 """
-The rules of places: how many calls of an organisation run at a time, and who waits for that.
+The rules of places: how many calls of an organisation run at a time, and who waits for that. Those of slots are asked
+from here.
 
 Nothing here asks `callgate.domain.concurrency`. What is declared is drawn here, what runs is counted from the states of
 calls, and who waits is noted when it is refused.
@@ -11,22 +12,24 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from callgate.adapters.memory.rows import CallRow
 from callgate.domain.calls import CallKey, CallState, WaitReason
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
 from tests.simulation.faults import PLACES
+from tests.simulation.slots import Slots
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CHANCE = 0.1
 """Of a life in which places are declared."""
+CHANCE_BESIDE_LIMITS = 0.5
+"""The same, if a provider has limits: then two lines meet."""
 ANY = 10**9
 """Where nothing is declared."""
-ATTEMPT_AGE = timedelta(minutes=10)
 ORGS = ("acme", "nova", "zeta")
 TYPES = ("extract", "chat", "draft")
 
@@ -39,10 +42,11 @@ class DeclaredPlaces:
     of_types: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, seed: int, chances: dict[str, float]) -> DeclaredPlaces:
+    def of(cls, seed: int, chances: dict[str, float], *, has_limits: bool) -> DeclaredPlaces:
         """Draw some, of organisations, call types or both; apart, so that lives without them stay as they were."""
         rng = random.Random(f"places of {seed}")  # noqa: S311
-        if rng.random() >= chances.pop(PLACES, CHANCE):
+        chance = CHANCE_BESIDE_LIMITS if has_limits else CHANCE
+        if rng.random() >= chances.pop(PLACES, chance):
             return cls()
         kind = rng.choice(("orgs", "types", "both"))
         orgs = {org_id: rng.choice((1, 2, 3)) for org_id in ORGS if rng.random() < 0.8}
@@ -69,6 +73,7 @@ class Places:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._slots = Slots(world)
         self._declared = world.places
         self._line: dict[CallKey, CallRow] = {}
         self._due_at: dict[CallKey, datetime] = {}
@@ -82,7 +87,10 @@ class Places:
 
     def admitted(self, call: CallRow) -> None:
         """A call runs now: not more than may, and it has not overtaken."""
+        self._slots.admitted(call)
         has_waited = self._line.pop(call.key, None) is not None
+        # One that was released for its provider is not new either: else the two lines would refuse each other's calls.
+        has_waited = has_waited or self._world.invariants.breakers.has_waited(call)
         running, name = self._running(call.org_id), self._world.named(call.key)
         check, declared = self._world.invariants.check, self._declared
         running.remove(call.call_type)
@@ -115,12 +123,20 @@ class Places:
 
     def refused_by_others(self, call: CallRow) -> None:
         """A call was refused, and not because there is no place."""
+        if call.wait_reason is WaitReason.BACKLOG:
+            self._slots.gave_way(call)
         self._line.pop(call.key, None)
+
+    def has_room(self, call: CallRow) -> bool:
+        """True if a call finds a place beside those that run."""
+        running = self._running(call.org_id)
+        return self._declared.fits(call.org_id, call.call_type, running)
 
     # After a statement.
 
     def after(self, name: str) -> None:
         """Who was woken, and who should have been."""
+        self._slots.after(name)
         if not self._line:
             return
         for key, call in list(self._line.items()):
@@ -143,13 +159,14 @@ class Places:
         self._world.scheduler.counts["woken for a place"] += len(woken)
         others = [c.call_type for c in line if not self._is_asleep(c) and c not in woken]
         taken = self._running(org_id) + others
-        for call in sorted(woken, key=_turn):
+        turn = self._world.invariants.wishes.rank
+        for call in sorted(woken, key=turn):
             said = f"{named(call.key)} is one of {len(woken)} that are woken beside {taken}"
             fits = self._declared.fits(org_id, call.call_type, taken)
             check("only_as_many_are_woken_as_find_a_place", fits, said)
             taken.append(call.call_type)
             older = [c for c in line if self._is_asleep(c) and c.call_type == call.call_type]
-            older = [c for c in older if _turn(c) < _turn(call) and not self._is_locked(c)]
+            older = [c for c in older if turn(c) < turn(call) and self._may_be_woken(c)]
             said = f"{named(call.key)} is woken before {', '.join(named(c.key) for c in older)}"
             check("who_waits_for_a_place_comes_in_turn", not older, said)
 
@@ -157,7 +174,7 @@ class Places:
         line = self._of(org_id)
         taken = self._running(org_id) + [c.call_type for c in line if not self._is_asleep(c)]
         for call in line:
-            if self._is_asleep(call) and not self._is_locked(call):
+            if self._is_asleep(call) and self._may_be_woken(call):
                 said = f"{self._world.named(call.key)} waits, and only {taken} have places"
                 is_free = self._declared.fits(org_id, call.call_type, taken)
                 check = self._world.invariants.check
@@ -184,9 +201,6 @@ class Places:
         is_later = call.due_at is not None and call.due_at > self._now
         return call.state is CallState.WAITING and is_later
 
-    def _is_locked(self, call: CallRow) -> bool:
-        return call.key in self._world.ledger.tables.locked
-
-
-def _turn(call: CallRow) -> tuple[datetime, CallKey]:
-    return call.created_at + call.attempt * ATTEMPT_AGE, call.key
+    def _may_be_woken(self, call: CallRow) -> bool:
+        is_locked = call.key in self._world.ledger.tables.locked
+        return not is_locked and not self._world.invariants.pauses.covers(call)

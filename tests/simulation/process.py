@@ -17,6 +17,7 @@ from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand, 
 from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.claims import Claimant
 from callgate.services.delivery import DeliveryService
 from callgate.services.learned_limits import LearnedLimits
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
@@ -24,7 +25,9 @@ from callgate.services.limit_keeper import LimitKeeper
 from callgate.services.llm_composition import compose_llm_service
 from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
-from callgate.services.retrying_ledger import OutagePolicy
+from callgate.services.reservations import ClaimTerms
+from callgate.services.retrying_ledger import LedgerAccess, OutagePolicy
+from callgate.services.settle_task_publisher import SettleTaskPublisher
 from callgate.services.skipped_rows import SkippedRows
 from tests.simulation.broker import FaultyBroker, Message
 from tests.simulation.faults import TASK
@@ -116,7 +119,9 @@ class Process(Owner):
         leases = FaultyLeases(ledger)
         unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
-        self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
+        self.lease = LeaseService(
+            leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S, slots=world.slots
+        )
         self.delivery = DeliveryService(ledger=ledger, queue=self._queue, clock=self.clock)
         self._learned = LearnedLimits(FaultyFlow(ledger), self.clock, nullcontext())
         self.ai_call_logger = self._compose_ai_call_logger(ledger, unsettled)
@@ -169,20 +174,19 @@ class Process(Owner):
         self, ledger: FaultyLedger, unclaimed: SkippedRows[CallKey]
     ) -> LLMService:
         return compose_llm_service(
-            ledger=SingleCallLedger(ledger),
+            access=LedgerAccess(
+                SingleCallLedger(ledger),
+                OutagePolicy(grace_s=GRACE_S, give_up_after_s=GIVE_UP_AFTER_S),
+                on_locked=unclaimed.add,
+            ),
+            claimant=Claimant(self.name, self.lease.epoch),
+            terms=ClaimTerms(
+                self.world.catalogue, self.world.costs, self._ask_gates, self.world.default_limit
+            ),
             providers={"sim": FaultyProvider(self.world, self)},
-            costs=self.world.costs,
-            catalogue=self.world.catalogue,
-            ask_gates=self._ask_gates,
-            publish_settle_task=self._publish_settle_task,
-            settle_here=self._settle_here,
+            settle_tasks=SettleTaskPublisher(self._publish_settle_task, self._settle_here),
             clock=self.clock,
             now=self.clock.wall,
-            outages=OutagePolicy(grace_s=GRACE_S, give_up_after_s=GIVE_UP_AFTER_S),
-            worker_id=self.name,
-            lease_epoch=self.lease.epoch,
-            default_limit_nano_usd=self.world.default_limit,
-            on_locked=unclaimed.add,
             learned=self._learned,
         )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from callgate.adapters.memory.rows import GuardKey
-from callgate.domain.flow import Declaration, LearnedLimit, LimitRule, Measure
+from callgate.domain.limits import Declaration, LearnedLimit, LimitRule, Measure
 from callgate.domain.requests import LLMRequest
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from tests.simulation.by_hand import ByHand
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-LATE_S_MAX = 45.0
+LATE_MAX_S = 45.0
 """More than a statement that was given up takes to land."""
 WAIT_MAX = timedelta(days=32)
 """The longest wait is for the end of a month."""
 S = CallState
 STEPS = {
-    None: {S.QUEUED},
-    S.QUEUED: {S.RUNNING, S.WAITING, S.SUCCEEDED, S.REJECTED},
+    None: {S.QUEUED, S.WAITING},
+    S.QUEUED: {S.RUNNING, S.WAITING, S.SUCCEEDED, S.REJECTED, S.DEAD},
     S.RUNNING: {S.SUCCEEDED, S.WAITING, S.DEAD},
     S.WAITING: {S.QUEUED, S.SUCCEEDED, S.REJECTED},
     S.DEAD: {S.REJECTED},
@@ -162,7 +162,7 @@ class RowRules:
         troubles = [self._world.troubles.get((process, key), -1.0) for key in (row.key, None)]
         started_at = (row.started_at - self._world.scheduler.starts_at).total_seconds()
         # A claim that was late to land was in trouble before it began.
-        was_in_trouble = max(troubles) >= started_at - LATE_S_MAX
+        was_in_trouble = max(troubles) >= started_at - LATE_MAX_S
         self._check("an_outage_makes_nothing_unknown", not is_alive or was_in_trouble, name)
 
     def budget(self, budget: BudgetFigures) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.simulation.faults import ALL, NEVER_DRAWN, OTHER_EVENTS
-from tests.simulation.invariants import Violation
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.violation import Violation
 from tests.simulation.world import World, quiet
 
 EVENTS = (*ALL, *OTHER_EVENTS)

@@ -10,8 +10,7 @@ from uuid import UUID
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptRef, CallKey, CallView
-from callgate.domain.delivery import Delivery, Told
-from callgate.domain.flow import Declaration, Learned
+from callgate.domain.delivery import Delivery, LinkOutcome
 from callgate.domain.ledger import (
     Due,
     DueBatch,
@@ -21,6 +20,7 @@ from callgate.domain.ledger import (
     Settled,
     Submitted,
 )
+from callgate.domain.limits import Declaration, Learned
 from callgate.domain.reports import CallFilter
 from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 
@@ -47,7 +47,7 @@ class Names:
                 return self._by_id(thing)
             case NewSubmission():
                 return self._name(thing.submission_id, "s")
-            case Delivery() | Told():
+            case Delivery() | LinkOutcome():
                 return self._by_id(thing.submission_id)
             case datetime():
                 return f"of {self.seconds(thing)}"

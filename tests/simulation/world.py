@@ -15,6 +15,7 @@ from decimal import Decimal
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 from uuid import UUID
 
 import structlog
@@ -23,19 +24,22 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain import call_order
 from callgate.domain.budgets import Window
-from callgate.domain.calls import CallKey, CallState
+from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
-from callgate.domain.flow import Declaration
+from callgate.domain.errors import OrganisationFrozen
 from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
+from callgate.domain.limits import Declaration
 from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.conversations import Conversations
 from tests.simulation.faults import MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PROVIDER_LIMITS, Faults
-from tests.simulation.invariants import Invariants, Violation
+from tests.simulation.invariants import Invariants
 from tests.simulation.outages import Outage
+from tests.simulation.pause_plan import PausePlan
 from tests.simulation.places import DeclaredPlaces
 from tests.simulation.process import Process
 from tests.simulation.provider import (
@@ -49,15 +53,17 @@ from tests.simulation.provider import (
 )
 from tests.simulation.provider_limits import Counter, Declared, Plan
 from tests.simulation.scheduler import Owner, Scheduler
+from tests.simulation.skipping import next_due_s
+from tests.simulation.slots import ShortSlots
+from tests.simulation.submission_options import ANY, CLASS_AGE, DrawnOptions
 from tests.simulation.trace_names import Names
+from tests.simulation.violation import Violation
 
 if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery
 
 TROUBLE_S = 90.0
 RICH_NANO_USD = 10**13
-LOOK_AGAIN_S = 4.0
-"""How far time may be skipped while calls wait for a limit: it fills all the time."""
 REST_STEPS_MAX = 60_000
 """More steps than any world needed to come to rest."""
 POLICY = CallTypePolicy(
@@ -138,9 +144,11 @@ class World:
             Counter(self, Plan.drawn(self.rng, self.faults.chances)) if has_limits else None
         )
         """What the provider counts, if it has limits."""
-        self.places = DeclaredPlaces.of(seed, self.faults.chances)
-        self.scheduler.counts["places declared"] += bool(self.places.rules())
+        self.places = DeclaredPlaces.of(seed, self.faults.chances, has_limits=has_limits)
+        self.short_slots = ShortSlots(self, seed)
         self.conversations = Conversations(self, seed)
+        self.options = DrawnOptions.of(seed, self.faults.chances)
+        self.pause_plan = PausePlan(self, seed)
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -154,7 +162,7 @@ class World:
         self._set_budgets()
         if self.limits is not None:
             self._declare_limits(self.limits.plan)
-        elif self.places.rules():
+        elif self.places.rules() or self.options.open_calls_max < ANY:
             self.ledger.flow.publish("before", self.declaration())
         self.processes = [Process(self, f"w{n}") for n in range(self.rng.randint(1, 3))]
         self._worker_count = len(self.processes)
@@ -167,8 +175,10 @@ class World:
             Violation: An invariant was broken.
         """
         rng, after = self.rng, self.scheduler.after
+        self.scheduler.counts["places declared"] += bool(self.places.rules())
         if self.limits is not None:
             actors.flood(self, self.limits.plan)
+        self.short_slots.flood()
         more = 10 if self.faults.chances.get("provider outage") else 0
         for n in range(4 if self.limits is not None else rng.randint(5, 16) + more):
             after(rng.uniform(0, TROUBLE_S), partial(actors.submit, self, f"p{n}"))
@@ -180,9 +190,11 @@ class World:
         if self.faults.chances.get(ONE_FAILS):
             self.fail_provider(Outage(KEY_REFUSED, 2 * TROUBLE_S, org_id="acme"))
         self.conversations.plan()
+        self.pause_plan.plan()
         actors.bad_weather(self, until_s=TROUBLE_S)
         after(TROUBLE_S, self._end_trouble)
-        self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
+        with patch.object(call_order, "CLASS_AGE", CLASS_AGE):
+            self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
         if not self._is_at_rest():
             raise Violation("every_call_ends", f"nothing is planned, and {self._unrest()}")
         self.invariants.at_rest()
@@ -193,7 +205,9 @@ class World:
     def declaration(self) -> Declaration:
         """What each worker publishes."""
         known = self.limits.plan.declaration() if self.limits else Declaration()
-        return replace(known, concurrency=self.places.rules())
+        return replace(
+            known, concurrency=self.places.rules(), open_calls_max=self.options.open_calls_max
+        )
 
     def execute(
         self, owner: Owner, name: str, arguments: Sequence[Any], options: Mapping[str, Any]
@@ -202,9 +216,13 @@ class World:
         if name == "record" and arguments[0][0].provider_request_id == UNSTORABLE:
             self.scheduler.tell(owner.name, f"record {self.named(arguments[0][0])} -> unstorable")
             return [RecordOutcome.UNSTORABLE]
-        result = attrgetter(name)(self.ledger)(*arguments, **options)
+        try:
+            result = attrgetter(name)(self.ledger)(*arguments, **options)
+        except OrganisationFrozen as refusal:
+            result = refusal
         told, is_idle = self.names.told(name, arguments, result)
         self.scheduler.tell(owner.name, told, idle=is_idle)
+        self.invariants.pauses.hear(name, arguments, options)
         self.invariants.after(name, arguments, options, result)
         return result
 
@@ -277,7 +295,7 @@ class World:
         """A limit that fits a few calls, often exactly, or all but one nano-USD."""
         fits = self.rng.choices(HOLDS, k=self.rng.choice((1, 2, 3, 5, 8, 13)))
         limit = sum(fits) + self.rng.choice((0, 0, -1, 1, 500_000))
-        return RICH_NANO_USD if self.limits else limit
+        return RICH_NANO_USD if self.limits or self.short_slots.are_short else limit
 
     def named(self, thing: object) -> str:
         """See `Names.named`."""
@@ -316,6 +334,7 @@ class World:
         self.scheduler.tell("world", "ALL FAULTS STOP")
         self.faults.end()
         self.killers = 0
+        self.pause_plan.next_shift()
         # An outage of the ledger runs to its end: what it froze is executed then, and nobody may be answered before.
         self.broker.away_until = 0.0
         self._is_in_trouble = False
@@ -346,39 +365,7 @@ class World:
 
     def _next_due_s(self) -> float | None:
         """When the ledger next has anything to do, if it has nothing to do now."""
-        tables = self.ledger.tables
-        calls = tables.calls.values()
-        if any(call.state is CallState.QUEUED for call in calls):
-            return None
-        due = [call.due_at for call in calls if call.due_at] + list(tables.undelivered.values())
-        due += [
-            lease.expires_at for lease in tables.leases.values() if self._is_gone(lease.worker_id)
-        ]
-        due += [a.late_due_at for a in tables.attempts.values() if a.late_due_at]
-        due += self._next_trials()
-        if not due:
-            return None
-        return self._skip_to(min(due))
-
-    def _skip_to(self, due_at: datetime) -> float:
-        """That time; sooner if a limit may have room before."""
-        at = (due_at - self.scheduler.starts_at).total_seconds()
-        if any(c.waits_for or c.is_in_line for c in self.ledger.tables.calls.values()):
-            return min(at, self.scheduler.now + LOOK_AGAIN_S)
-        return at
-
-    def _next_trials(self) -> list[datetime]:
-        """When breakers that calls wait for may have room."""
-        waited_for = {c.waits_for for c in self.ledger.tables.calls.values() if c.waits_for}
-        times = []
-        for key, breaker in self.ledger.tables.breakers.items():
-            if key[:3] in waited_for:
-                times += [breaker.probe_at] if breaker.probe_at else []
-                times += [trial.made_at + timedelta(seconds=10) for trial in breaker.trials]
-        return times
-
-    def _is_gone(self, worker_id: str) -> bool:
-        return all(process.name != worker_id for process in self.processes)
+        return next_due_s(self)
 
 
 def _shortly_before_some_midnight(rng: random.Random) -> datetime:

@@ -16,12 +16,12 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
 from callgate.client import Client
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, Usage
-from callgate.domain.turns import Lane
 from callgate.settings import ClientSettings
 from tests.support.ledger_under_test import LedgerUnderTest, a_loss
 
@@ -44,7 +44,9 @@ def answer_of(open_client: Callable[[], Client], *words: str, codes: Sequence[in
 class SilentQueue:
     """`QueuePort` that publishes nothing."""
 
-    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None: ...
+    def publish_calls(
+        self, keys: Sequence[CallKey], lane: Lane = Lane.CALL, *, traceparent: str | None = None
+    ) -> None: ...
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None: ...
     def publish_sweep(self, sent_at: datetime) -> None: ...
     def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
@@ -135,7 +137,13 @@ def client_maker(ledger: MemoryLedger) -> Callable[[], Client]:
             broker_timeout_s=0.2,
         )
         return Client(
-            settings, ledger=ledger, operations=ledger, queue=SilentQueue(), retention=ledger
+            settings,
+            ledger=ledger,
+            operations=ledger,
+            queue=SilentQueue(),
+            retention=ledger,
+            ended=ledger.ended_calls,
+            redrives=ledger.redrives,
         )
 
     return open_client

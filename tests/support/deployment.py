@@ -135,6 +135,9 @@ class Deployment:
             "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
             "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
             "CALLGATE_WORKER__SWEEP_MIN_AGE_S": "0.3",
+            # Many workers run on one machine. Those that are asked for their health get a port of their own.
+            "CALLGATE_WORKER__STATUS_PORT": "0",
+            "CALLGATE_WORKER__FLOWER_STATUS_PORT": "0",
         }
         self.client = self.open_client()
         self._engine = create_engine(services.database_url, poolclass=NullPool)
@@ -290,12 +293,13 @@ class Deployment:
         """If calls are open, kill the workers and delete all calls."""
         if self.open_calls():
             self.stop_workers()
-            self.rows("TRUNCATE llm_call, submission, ai_call_log, budget")
+            sums = "attempt_delta, quarter_sum, day_sum, budget_sum"
+            self.rows(f"TRUNCATE llm_call, submission, ai_call_log, budget, {sums}")
             self.wipe_broker()
 
     def assert_audit_is_clean(self) -> None:
         """Assert that an audit finds no drift and no missing row."""
-        report = audit(self.client.operations.snapshot())
+        report = audit(self.client.operations)
         assert report.is_clean, report
 
 

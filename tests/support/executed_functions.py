@@ -11,9 +11,15 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from tests.support.waiting import holds_within
+
 FOLDER = resources.files("callgate.adapters.postgres") / "sql" / "functions"
 COUNT = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET track_functions = ''all''', current_database()); END $$"
 EXECUTED = "SELECT DISTINCT funcname FROM pg_stat_user_functions WHERE funcname LIKE 'callgate\\_%'"
+OTHERS = (
+    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+LAST_REPORTS_S = 5.0
 INLINED = re.compile(r"^LANGUAGE sql(?! [A-Z ]*SET )", re.MULTILINE)
 _executed: set[str] = set()
 """By this process; in a run with several, by the ones that have ended."""
@@ -26,6 +32,8 @@ def count_executions(database_url: str) -> None:
 
 def keep_executed(database_url: str, config: pytest.Config) -> None:
     """Keep what was executed in a database; a process of xdist reports it to the one that started it."""
+    # A connection reports its last statements when it ends, shortly after its client has closed it.
+    holds_within(LAST_REPORTS_S, lambda: not _rows(database_url, OTHERS))
     _executed.update(name for (name,) in _rows(database_url, EXECUTED))
     if hasattr(config, "workeroutput"):
         config.workeroutput["executed_functions"] = sorted(_executed)

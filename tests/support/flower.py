@@ -91,20 +91,22 @@ class FlowerUnderTest:
 
 
 @contextmanager
-def a_flower(deployment: Deployment, **changes: str) -> Iterator[FlowerUnderTest]:
+def a_flower(deployment: Deployment, *options: str, **changes: str) -> Iterator[FlowerUnderTest]:
     """Run Flower until the block ends."""
     port = free_port()
     process = deployment.start(
         "flower",
-        [sys.executable, "-m", "callgate", "flower"],
+        [sys.executable, "-m", "callgate", "flower", *options],
         CALLGATE_WORKER__FLOWER_PORT=str(port),
         **{"CALLGATE_WORKER__FLOWER_BASIC_AUTH": AUTH, **changes},
     )
     flower = FlowerUnderTest(port, process, deployment)
 
+    prefix = options[options.index("--url_prefix") + 1] if "--url_prefix" in options else ""
+
     def is_up() -> bool:
         try:
-            return flower.ask("/healthcheck").status == 200
+            return flower.ask(f"/{prefix}/healthcheck".replace("//", "/")).status == 200
         except OSError:
             return False
 

@@ -6,21 +6,25 @@ import base64
 import re
 import urllib.error
 import urllib.request
+from collections import Counter, deque
 from collections.abc import Iterator
+from html import unescape
 
 from tests.support.waiting import until
 
-PAGES_MAX = 60
+PAGES_MAX, VIEWS_MAX = 60, 3
 
 
 def crawl(url: str, *paths: str, auth: str) -> Iterator[tuple[str, str]]:
-    """Yield the pages of Flower that its links lead to, and the given ones."""
-    to_visit, seen = ["/", "/tasks", *paths], set[str]()
+    """Yield the pages of Flower that its links lead to, and the given ones; of each page a few views."""
+    to_visit, seen, views = deque(["/", "/tasks", *paths]), set[str](), Counter[str]()
     while to_visit and len(seen) < PAGES_MAX:
-        path = to_visit.pop()
-        if path in seen or path.startswith(("/static", "/logout")):
+        path = to_visit.popleft()
+        page = path.partition("?")[0]
+        if path in seen or views[page] == VIEWS_MAX or path.startswith(("/static", "/logout")):
             continue
         seen.add(path)
+        views[page] += 1
         # A worker's page lists what runs, also a sweep that it received before Flower listened.
         if path.startswith("/task/sweep.") and status_of(url + path, auth) == 404:
             continue
@@ -28,7 +32,7 @@ def crawl(url: str, *paths: str, auth: str) -> Iterator[tuple[str, str]]:
         until(lambda: status_of(url + path, auth) != 404, 20.0, lambda: path)  # noqa: B023
         body = get(url + path, auth)
         yield path, body
-        to_visit += re.findall(r'href="(/[^"#]*)"', body)
+        to_visit += map(unescape, re.findall(r'href="(/[^"#]*)"', body))
 
 
 def get(url: str, auth: str | None = None) -> str:

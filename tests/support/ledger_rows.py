@@ -35,7 +35,7 @@ def holding(url: str, key: CallKey) -> Iterator[None]:
 
 
 _AGED_COLUMNS = {
-    "llm_call": ("due_at", "created_at", "wait_until", "turn_at", "start_before"),
+    "llm_call": ("due_at", "created_at", "wait_until", "rank_at", "start_before"),
     "breaker": ("changed_at", "proven_at", "probe_at", "grown_at"),
     "pause": ("at",),
     "flow_limit": ("leveled_at", "largest_at", "granted_at", "changed_at"),
@@ -45,8 +45,23 @@ _AGED_COLUMNS = {
     "undelivered_call": ("deliver_at",),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
     "unprocessable_message": ("at",),
+    "ledger_figures": ("read_at",),
+    "redrive": ("created_at", "started_at", "ended_at", "step_at", "free_at"),
+    "redrive_call": ("try_at", "changed_at"),
+    "alert": ("at", "resolved_at"),
+    "alert_delivery": ("queued_at", "next_at", "delivered_at", "dead_at"),
+    "alert_watch": ("looked_at",),
     "worker_lease": ("began_at", "stable_since", "renewed_at", "expires_at"),
 }
+
+
+_SUM_UP_AGAIN = """DO $$ BEGIN
+    DELETE FROM attempt_delta; DELETE FROM quarter_sum; DELETE FROM day_sum; DELETE FROM budget_sum;
+    DELETE FROM sum_seal;
+    PERFORM callgate_correct_sums_v1(x.day) FROM (
+        SELECT (started_at AT TIME ZONE 'UTC')::date AS day FROM ai_call_log WHERE posted_at IS NOT NULL
+        UNION SELECT (created_at AT TIME ZONE 'UTC')::date FROM submission) x;
+END $$"""
 
 
 def age_rows(engine: Engine, seconds: float) -> None:
@@ -70,3 +85,4 @@ def age_rows(engine: Engine, seconds: float) -> None:
                 ),
                 {"seconds": seconds, "budget_id": budget_id},
             )
+        connection.execute(text(_SUM_UP_AGAIN))

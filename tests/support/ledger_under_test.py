@@ -20,15 +20,26 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.postgres.alerts import PostgresAlerts
+from callgate.adapters.postgres.cost_series import PostgresCostSeries
+from callgate.adapters.postgres.dead_letters import PostgresEndedCalls
+from callgate.adapters.postgres.figures import PostgresFigures
+from callgate.adapters.postgres.fingerprints import PostgresFingerprints
 from callgate.adapters.postgres.flow import PostgresFlow
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.overview import PostgresOverview
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.sums import PostgresSums
+from callgate.adapters.postgres.worker_lines import PostgresWorkers
+from callgate.domain.alerts import AlertsPort
 from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
-from callgate.domain.delivery import Delivery, Told
+from callgate.domain.cost_series import CostSeriesPort
+from callgate.domain.dead_letters import EndedCallsPort
+from callgate.domain.delivery import Delivery, LinkOutcome
 from callgate.domain.flow_ports import FlowPort
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
@@ -47,14 +58,18 @@ from callgate.domain.ledger import (
     Settled,
     Submitted,
 )
-from callgate.domain.operator_ports import OperationsPort, RetentionPort
-from callgate.domain.ports import LeasePort, LedgerPort
+from callgate.domain.metric_ports import FiguresPort
+from callgate.domain.operator_ports import OperationsPort, RetentionPort, SumsPort
+from callgate.domain.overview import OverviewPort
+from callgate.domain.ports import FingerprintPort, LeasePort, LedgerPort
 from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import WORKER_LOST
+from callgate.domain.worker_lines import WorkersPort
 from tests.support.ledger_rows import age_rows, holding, holding_in_memory
+from tests.support.manual_clock import ManualClock, counted_ids
 
 ORG = "acme"
 LIMIT = 1_000
@@ -151,6 +166,7 @@ class LedgerUnderTest:
     operations: OperationsPort
     leases: LeasePort
     flow: FlowPort
+    ledger_figures: FiguresPort
     age: Callable[[float], None]
     """Make everything that is stored look that many seconds older."""
     retention: RetentionPort
@@ -158,6 +174,13 @@ class LedgerUnderTest:
     """A time zone where it is about noon after that many seconds of ageing."""
     holding: Callable[[CallKey], AbstractContextManager[None]]
     """Keep a call locked, as a client does whose submission has joined it in a transaction that stays open."""
+    fingerprints: FingerprintPort
+    alerts: AlertsPort
+    sums: SumsPort
+    overview: OverviewPort
+    ended: EndedCallsPort
+    cost_series: CostSeriesPort
+    workers: WorkersPort
 
     @property
     def noon_zone(self) -> str:
@@ -198,7 +221,9 @@ class LedgerUnderTest:
 
     def deliver(self, *submission_ids: UUID) -> None:
         """Say that links were published."""
-        self.ledger.deliver([Told(submission_id) for submission_id in submission_ids])
+        self.ledger.keep_link_outcomes(
+            [LinkOutcome(submission_id) for submission_id in submission_ids]
+        )
 
     def due(self, *, limit: int = 100, expire: bool = True) -> tuple[Due, ...]:
         """Take what is due; with `expire` as a process whose lease is in order."""
@@ -308,27 +333,6 @@ class LedgerUnderTest:
         return len(self.operations.calls(CallFilter(), limit=1_000))
 
 
-class ManualClock:
-    """A clock that stands still until it is told otherwise."""
-
-    def __init__(self, at: datetime = datetime(2026, 11, 18, 12, tzinfo=UTC)) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        """The time."""
-        return self.at
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.at += timedelta(seconds=seconds)
-
-
-def counted_ids() -> Callable[[datetime], UUID]:
-    """Ids 1, 2, 3, ... for ledgers that must do the same every time."""
-    numbers = itertools.count(1)
-    return lambda at: UUID(int=next(numbers))
-
-
 def open_memory() -> LedgerUnderTest:
     """A memory ledger whose clock moves only when it is aged."""
     clock = ManualClock()
@@ -339,10 +343,18 @@ def open_memory() -> LedgerUnderTest:
             ledger,
             ledger.leases,
             ledger.flow,
+            ledger.figures,
             clock.advance,
             ledger,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
             partial(holding_in_memory, ledger),
+            ledger.fingerprints,
+            ledger.kept_alerts,
+            ledger,
+            ledger.overview,
+            ledger.ended_calls,
+            ledger.cost_series,
+            ledger.workers,
         )
     )
 
@@ -356,11 +368,19 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             operations=PostgresOperations(session),
             leases=PostgresLeases(session),
             flow=PostgresFlow(session),
+            ledger_figures=PostgresFigures(session),
             age=lambda seconds: age_rows(engine, seconds),
             retention=PostgresRetention(session),
             # Its rows are aged, not its clock.
             noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
             holding=partial(holding, session.url),
+            fingerprints=PostgresFingerprints(session),
+            alerts=PostgresAlerts(session),
+            sums=PostgresSums(session),
+            overview=PostgresOverview(session),
+            ended=PostgresEndedCalls(session),
+            cost_series=PostgresCostSeries(session),
+            workers=PostgresWorkers(session),
         )
     )
 

@@ -7,9 +7,10 @@ import json
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,9 +22,14 @@ GOOD_USAGE = {"prompt_tokens": 11, "completion_tokens": 7}
 class Answer:
     """One HTTP response."""
 
-    body: bytes
+    body: bytes | Callable[[], bytes]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> bytes:
+        """The body's bytes."""
+        return self.body if isinstance(self.body, bytes) else self.body()
 
 
 def completion(text: object = "fine", usage: object = GOOD_USAGE, **fields: Any) -> bytes:
@@ -51,14 +57,18 @@ def counted(**counts: object) -> list[Answer]:
     return [Answer(completion(usage={**GOOD_USAGE, **counts}))]
 
 
+@cache
+def bomb() -> bytes:
+    """200 MiB, compressed. Made when it is asked for: it takes a second and much memory."""
+    return gzip.compress(completion("x" * 200 * MIB), 1)
+
+
 CASES: Mapping[str, list[Answer]] = {
     "nested too deeply": [Answer(b'{"choices":' + b"[" * 300_000)],
     "a text nested too deeply": [Answer(completion("[" * 300_000))],
     "a number of a million digits": [Answer(b'{"choices": ' + b"9" * MIB + b"}")],
     "huge": [Answer(completion("x" * 9 * MIB))],
-    "a bomb": [
-        Answer(gzip.compress(completion("x" * 200 * MIB), 1), headers={"Content-Encoding": "gzip"})
-    ],
+    "a bomb": [Answer(bomb, headers={"Content-Encoding": "gzip"})],
     "encoded gzip, two members": encoded(
         "gzip", gzip.compress(completion()[:40]) + gzip.compress(completion()[40:])
     ),
@@ -87,6 +97,7 @@ CASES: Mapping[str, list[Answer]] = {
 @contextmanager
 def malformed_provider() -> Iterator[str]:
     """Run the server and yield its base URL. The k-th request of a case gets its k-th answer; the last one repeats."""
+    bomb()
     asked: Counter[str] = Counter()
     lock = threading.Lock()
 
@@ -101,11 +112,11 @@ def malformed_provider() -> Iterator[str]:
                 asked[case] += 1
             self.send_response(answer.status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer.body)))
+            self.send_header("Content-Length", str(len(answer.data)))
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(answer.data)
 
         def log_message(self, *_: object) -> None:
             """Log nothing."""

@@ -19,6 +19,7 @@ def client_over(world: ServiceWorld) -> Client:
         settings,
         ledger=world.ledger,
         operations=world.ledger,
+        ended=world.ledger.ended_calls,
         queue=world.queue,
         catalogue=world.catalogue,
     )

@@ -17,7 +17,7 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.memory.rows import AttemptRow
 from callgate.domain.budgets import Window, scopes_of
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
-from callgate.domain.delivery import Told
+from callgate.domain.delivery import LinkOutcome
 from callgate.domain.ledger import (
     Due,
     DueKind,
@@ -31,17 +31,17 @@ from callgate.domain.ledger import (
 from callgate.domain.reports import By, EndReason
 from callgate.domain.requests import OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand
+from callgate.services.audit import audit
 from tests.support.ledger_under_test import (
     REAPER,
-    ManualClock,
     a_failure,
     a_loss,
     a_reserve,
     a_submission,
     a_success,
     an_answer,
-    counted_ids,
 )
+from tests.support.manual_clock import ManualClock, counted_ids
 
 Row = TypeVar("Row")
 
@@ -182,7 +182,9 @@ class MoneyModel:
 
     def tell(self) -> None:
         """What the delivery service does, where the broker takes everything."""
-        self.ledger.deliver([Told(link.submission_id) for link in self.ledger.links(limit=1_000)])
+        self.ledger.keep_link_outcomes(
+            [LinkOutcome(link.submission_id) for link in self.ledger.links(limit=1_000)]
+        )
 
     def _due(self, limit: int) -> tuple[Due, ...]:
         """As a process whose lease is in order."""
@@ -304,7 +306,7 @@ class MoneyModel:
         assert [budget.drift_nano_usd for budget in snapshot.budgets] == [0] * len(
             self.tables.budgets
         )
-        assert (snapshot.calls_with_missing_rows, snapshot.rows_without_call) == (0, 0)
+        assert audit(self.ledger, everything=True).is_clean
 
     def attempts_are_unique_and_one_at_a_time(self) -> None:
         """Numbered 1, 2, 3 within a call; at most one of them can be at a provider."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from callgate.domain.calls import AttemptRef
-from callgate.domain.reports import CostLine, Snapshot
+from callgate.domain.reports import Snapshot
 from callgate.domain.retention import ArchivedMonth
+from callgate.domain.sums import CostLine
 from callgate.services.audit import audit
 from tests.support.ledger_under_test import a_submission, a_success, an_answer
 from tests.support.partitions import PartitionedLedger, month
@@ -14,15 +13,14 @@ from tests.support.partitions import PartitionedLedger, month
 
 def clean_snapshot(log: PartitionedLedger) -> Snapshot:
     """A snapshot of the ledger, after an audit that found nothing wrong."""
-    report = audit(log.under_test.operations.snapshot())
+    report = audit(log.under_test.operations)
     assert report.is_clean, report
     return report.snapshot
 
 
 def sums(log: PartitionedLedger) -> list[CostLine]:
-    """Costs without percentiles: those are of what is still in the log."""
-    lines = log.under_test.operations.costs()
-    return [replace(line, latency_ms_p50=None, latency_ms_p95=None) for line in lines]
+    """All costs."""
+    return log.under_test.operations.costs()
 
 
 def two_old_months(log: PartitionedLedger) -> dict[str, AttemptRef]:
@@ -47,7 +45,7 @@ def archive_all(log: PartitionedLedger) -> list[ArchivedMonth]:
     """Purge, then archive until there is nothing left to do."""
     log.under_test.purge()
     months = []
-    while (archived := log.under_test.retention.archive_month(1)) is not None:
+    while (archived := log.archive_month(1)) is not None:
         months.append(archived)
         assert archived.attempts is not None
     return months

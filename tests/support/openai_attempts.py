@@ -26,6 +26,12 @@ def unset_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine that runs the tests."""
+    unset_proxies(monkeypatch)
+
+
 def a_request(prompt: str = PROMPT, **fields: Any) -> LLMRequest:
     """A request with everything that must be set."""
     return LLMRequest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,11 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.memory.ledger import uuid7
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.sums import PostgresSums
 from callgate.adapters.postgres.tables import PARTITION_NAME
 from callgate.domain.calls import AttemptRef, CallKey
+from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth
+from callgate.services.sums import SumsService
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 
 MOVE_CALL = """
@@ -46,8 +49,11 @@ def partition_of(at: datetime) -> str:
 class PartitionedLedger:
     """A Postgres ledger, and statements that tests run beside it."""
 
-    def __init__(self, under_test: LedgerUnderTest, engine: Engine) -> None:
+    def __init__(
+        self, under_test: LedgerUnderTest, engine: Engine, session: PostgresSession
+    ) -> None:
         self.under_test = under_test
+        self._session = session
         self._engine = engine
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
@@ -86,7 +92,26 @@ class PartitionedLedger:
             new_id=new_id,
             old_id=ref.attempt_id,
         )
+        for day in {
+            datetime.now(UTC).date(),
+            (datetime.now(UTC) - timedelta(days=1)).date(),
+            at.date(),
+        }:
+            self.sql("SELECT callgate_correct_sums_v1(:day)", day=day)
         return AttemptRef(ref.key, new_id)
+
+    def prove(self) -> None:
+        """Do what a worker does for the sums."""
+        sums = SumsService(PostgresSums(self._session))
+        sums.fold()
+        sums.prove()
+
+    def archive_month(
+        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
+    ) -> ArchivedMonth | None:
+        """Archive a month once the sums are proven."""
+        self.prove()
+        return self.under_test.retention.archive_month(keep_months, unknown_days)
 
     def partition_with(self, attempt_id: UUID) -> str:
         """The partition that holds an attempt."""
@@ -101,7 +126,7 @@ class PartitionedLedger:
 def partitioned_ledger(engine: Engine, url: str) -> Iterator[PartitionedLedger]:
     """An empty ledger with the partitions that a migration makes, and no others at its end."""
     with closing(PostgresSession(url)) as session:
-        ledger = PartitionedLedger(open_postgres(session), engine)
+        ledger = PartitionedLedger(open_postgres(session), engine, session)
         before = set(ledger.partitions())
         try:
             yield ledger

@@ -23,10 +23,11 @@ from callgate.domain.ports import LLMProviderPort
 from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest
 from config.settings import WorkerSettings, load_worker_settings
-from worker.bootstrap import bootstrap, providers_of
+from worker.bootstrap import bootstrap
 from worker.isolated import serve
 from worker.log_config import configure_logging
 from worker.main import QUEUES, run_worker
+from worker.provider_adapters import providers_of
 from worker.runtime import Runtime
 
 POISON = "this text kills the process that sends it"

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
@@ -179,10 +179,15 @@ class Keys:
     """`CredentialsPort` with one key for all organisations, or none."""
 
     key: str | None = KEY
+    has_folder: ClassVar[bool] = True
 
     def access(self, provider: str, org_id: str) -> Access:
         """The key; no organisation has its own."""
         return Access(self.key)
+
+    def has_any(self, provider: str) -> bool:
+        """Whether there is a key."""
+        return self.key is not None
 
 
 @asynccontextmanager

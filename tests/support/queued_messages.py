@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
+from uuid import uuid4
 
 HEADERS = {"lang": "py", "task": "note", "id": "unprocessable-id", "timelimit": [None, None]}
 FOLLOW_UPS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -14,14 +15,15 @@ def envelope(
     body: bytes = b"",
     headers: object = None,
     content_type: str | None = "application/json",
+    queue: str = "test",
     **more: Any,
 ) -> bytes:
     """Return a message in the form in which kombu keeps it in a queue of Redis."""
     properties = {
         "body_encoding": "base64",
-        "delivery_info": {"exchange": "", "routing_key": "test"},
+        "delivery_info": {"exchange": "", "routing_key": queue},
         "delivery_mode": 2,
-        "delivery_tag": "unprocessable-tag",
+        "delivery_tag": str(uuid4()),
         "priority": 0,
     }
     return json.dumps(

@@ -13,10 +13,12 @@ from uuid import UUID
 
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
+from callgate.adapters.memory.call_ledger import MemoryCallLedger
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
 from callgate.domain.budgets import Window
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
@@ -29,12 +31,13 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Submitted,
 )
+from callgate.domain.metric_ports import NO_METER, Meter
 from callgate.domain.ports import LLMProviderPort, OutputValidatorPort
 from callgate.domain.price_entry import PriceEntry
 from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, Message, Usage
-from callgate.domain.turns import Lane
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.claims import Claimant
 from callgate.services.dead_letters import DeadLetterService
 from callgate.services.delivery import DeliveryService
 from callgate.services.large_requests import RequestRoom, endless_room
@@ -44,9 +47,12 @@ from callgate.services.llm_composition import compose_llm_service
 from callgate.services.llm_service import LLMService
 from callgate.services.quarantine import RunQuarantined
 from callgate.services.recovery import RecoveryService
-from callgate.services.retrying_ledger import OutagePolicy
+from callgate.services.reservations import ClaimTerms
+from callgate.services.retrying_ledger import LedgerAccess, OutagePolicy
+from callgate.services.settle_task_publisher import SettleTaskPublisher
 from callgate.services.skipped_rows import SkippedRows
 from callgate.services.submit import SubmitService
+from callgate.services.tracing import NO_TRACING, Tracing
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 GRACE_S = 10.0
@@ -124,7 +130,9 @@ class RecordingQueue:
     refused: dict[str, Published] = field(default_factory=dict)
     """By their text: links that are not published, and what becomes of them."""
 
-    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
+    def publish_calls(
+        self, keys: Sequence[CallKey], lane: Lane = Lane.CALL, *, traceparent: str | None = None
+    ) -> None:
         """Keep call tasks."""
         self._ask()
         self.calls += keys
@@ -180,37 +188,37 @@ class ScriptedProvider:
         """Nothing to close."""
 
 
-class InterruptedCallLedger:
-    """`CallLedger` over the memory ledger; `outages` says how often each step fails before it works."""
+class InterruptedCallLedger(MemoryCallLedger):
+    """`outages` says how often each step fails before it works."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
-        self._ledger = ledger
+        super().__init__(ledger)
         self.outages: dict[str, int] = {}
 
     async def read(self, key: CallKey) -> CallView | None:
         """Look at one call."""
         self._ask("read")
-        return self._ledger.read([key], Bodies.LIGHT)[0]
+        return await super().read(key)
 
     async def read_whole(self, key: CallKey) -> CallView | None:
         """Look at one call, however large."""
         self._ask("read_whole")
-        return self._ledger.read([key], Bodies.REQUEST)[0]
+        return await super().read_whole(key)
 
     async def read_answer(self, ref: AttemptRef) -> CallView | None:
         """Look at one attempt's reply."""
         self._ask("read_answer")
-        return self._ledger.read([ref], Bodies.REPLY)[0]
+        return await super().read_answer(ref)
 
     async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim, reject or defer it."""
         self._ask("reserve")
-        return self._ledger.reserve([command])[0]
+        return await super().reserve(command)
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         self._ask("record")
-        return self._ledger.record([record])[0]
+        return await super().record(record)
 
     def _ask(self, step: str) -> None:
         if self.outages.get(step, 0) > 0:
@@ -232,7 +240,11 @@ class ServiceWorld:
         room: RequestRoom = endless_room,
         checker: OutputValidatorPort | None = None,
         flow: FlowPort | None = None,
+        meter: Meter = NO_METER,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self.meter = meter
+        self.tracing = tracing
         self.clock = ManualClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
         self.queue = RecordingQueue()
@@ -244,24 +256,25 @@ class ServiceWorld:
         self.headroom_freed_at_s: list[float] = []
         """When the due query was asked to run at once."""
         self.lease = LeaseService(
-            leases=self.ledger.leases, clock=self.clock, worker_id=WORKER_ID, lease_s=lease_s
+            leases=self.ledger.leases,
+            clock=self.clock,
+            worker_id=WORKER_ID,
+            lease_s=lease_s,
+            slots=1_000,
         )
         self.lease.renew()
         self.catalogue = Catalogue(providers={"sim": entry}, default=policy, prices=(OVERLAY,))
         self.costs, self.validator = CostCalculator(self.catalogue), JsonSchemaValidator()
         self.estimator = TokenEstimator(self.catalogue)
         self.submits = self._compose_submit_service()
-        self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
+        self.delivery = DeliveryService(
+            ledger=self.ledger, queue=self.queue, clock=self.clock, meter=meter
+        )
         self.ai_call_logger = self._compose_ai_call_logger(checker or self.validator)
         self.learned = None if flow is None else LearnedLimits(flow, self.clock, nullcontext())
         self.llm = self._compose_llm_service(run_quarantined, room)
         self.due = self._compose_recovery_service()
-        self.dead_letters = DeadLetterService(
-            ledger=self.ledger,
-            operations=self.ledger,
-            submits=self.submits,
-            sleep=self.clock.pass_time,
-        )
+        self.dead_letters = DeadLetterService(self.ledger, self.ledger, self.submits)
         self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
 
     def _compose_submit_service(self) -> SubmitService:
@@ -287,28 +300,28 @@ class ServiceWorld:
             on_headroom_freed=lambda: self.headroom_freed_at_s.append(self.clock.elapsed_s),
             sleep=self.clock.pass_time,
             on_locked=self.unsettled.add,
+            meter=self.meter,
+            tracing=self.tracing,
         )
 
     def _compose_llm_service(
         self, run_quarantined: RunQuarantined | None, room: RequestRoom
     ) -> LLMService:
         return compose_llm_service(
-            ledger=self.call_ledger,
+            access=LedgerAccess(
+                self.call_ledger, OutagePolicy(grace_s=GRACE_S), on_locked=self.unclaimed.add
+            ),
+            claimant=Claimant(WORKER_ID, self.lease.epoch),
+            terms=ClaimTerms(self.catalogue, self.costs, self._ask_gates),
             providers=self.providers,
-            costs=self.costs,
-            catalogue=self.catalogue,
-            ask_gates=self._ask_gates,
-            publish_settle_task=self._publish_settle_task,
-            settle_here=self._settle_here,
+            settle_tasks=SettleTaskPublisher(self._publish_settle_task, self._settle_here),
             clock=self.clock,
             now=self.clock.now,
-            outages=OutagePolicy(grace_s=GRACE_S),
-            worker_id=WORKER_ID,
-            lease_epoch=self.lease.epoch,
             run_quarantined=run_quarantined,
             room=room,
-            on_locked=self.unclaimed.add,
             learned=self.learned,
+            meter=self.meter,
+            tracing=self.tracing,
         )
 
     def _compose_recovery_service(self) -> RecoveryService:
@@ -323,6 +336,7 @@ class ServiceWorld:
             sweep_min_age_s=2.0,
             unclaimed=self.unclaimed,
             unsettled=self.unsettled,
+            meter=self.meter,
         )
 
     def submit(self, text: str = "hello", *, link: str | None = None, **fields: Any) -> Submitted:
@@ -330,6 +344,17 @@ class ServiceWorld:
         request = a_request(text, **fields)
         (answer,) = self.ledger.submit([self.submits.prepare(request, link=link)])
         return answer
+
+    def submit_traced(self, *requests: LLMRequest, link: str | None = None) -> list[Submitted]:
+        """Submit in a span, as `callgate.submitter` does."""
+        with self.tracing.submission(requests) as span:
+            batch = [
+                self.submits.prepare(request, link=link, traceparent=span.traceparent)
+                for request in requests
+            ]
+            answers = self.submits.accept(batch)
+            span.answered(answers)
+        return answers
 
     async def run(self, key: CallKey) -> CallView:
         """Execute a call's task, then its settle task if there is one."""

@@ -1,21 +1,26 @@
-"""A simulator and a real OpenAI client, for the tests of the simulator."""
+"""A simulator, a real OpenAI client and callgate's adapters, for the tests of the simulator."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import openai
 import pytest
 
+from callgate.domain.messages import Message
+from callgate.domain.provider import Failure, ProviderReply
+from callgate.domain.requests import LLMRequest
 from devkit.simulator.simulator import (
     ATTEMPT_HEADER,
     Rule,
     Simulator,
     Step,
 )
+from tests.support.provider_worlds import adapter_for
 
 ANSWER_TIMEOUT_S = 20.0
 
@@ -80,3 +85,32 @@ async def _ask(base_url: str, transport: str, method: str, fields: dict[str, Any
 def only(step: Step) -> list[Rule | dict[str, Any]]:
     """Return a script that answers everything with one step."""
     return [Rule(reply=[step])]
+
+
+def answers_of(
+    base_url: str,
+    entry: Mapping[str, Any],
+    *requests: LLMRequest,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+) -> list[ProviderReply | Failure]:
+    """What callgate's adapter reads, one request after the other."""
+
+    async def asked() -> list[ProviderReply | Failure]:
+        async with adapter_for(base_url, **entry) as adapter:
+            return [
+                await adapter.complete(r, attempt_id=uuid4(), timeout_s=timeout_s) for r in requests
+            ]
+
+    return asyncio.run(asked())
+
+
+def a_request(*messages: Message, **fields: Any) -> LLMRequest:
+    """A request with everything that must be set."""
+    return LLMRequest(
+        org_id="acme",
+        call_type="extraction",
+        provider="sim",
+        model="m",
+        messages=messages or (Message(role="user", content="hello"),),
+        **{"max_output_tokens": 50, **fields},
+    )

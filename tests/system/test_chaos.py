@@ -1,6 +1,8 @@
-"""Chaos that takes longer than that of `tests/chaos`: outages of servers, and stress through clients and workers."""
+"""Chaos that takes longer than that of `tests/chaos`: kills, outages, and stress through clients and workers."""
 
 from __future__ import annotations
+
+import pytest
 
 from tests.chaos.budget_stress import stress_workers
 from tests.chaos.duplicate_stress import stress_duplicates
@@ -9,14 +11,33 @@ from tests.chaos.faults import (
     Fault,
     deliveries_repeated,
     disk_full,
+    killed_at_every_point,
     nothing_unknown,
     postgres_frozen,
     postgres_restarted,
     valkey_flushed,
     valkey_killed,
     valkey_refusing,
+    worker_frozen,
 )
 from tests.chaos.trial import run_trial
+
+
+# The attempts of eight killed workers occupy the limit, until their leases have run out.
+@pytest.mark.timeout(240)
+def test_workers_killed_at_every_named_point(environment: Environment) -> None:
+    """One worker dies at each point, under one load; then one is frozen until its attempts expire."""
+
+    def inject(environment: Environment) -> list[str]:
+        return [*killed_at_every_point(environment), *worker_frozen(environment)]
+
+    evaluation = run_trial(
+        environment, Fault("every point, and a frozen worker", inject), seconds=0
+    )
+
+    assert evaluation.violations == ()
+    assert evaluation.duplicates_unknown > 0, "no worker died between a request and its record"
+    assert evaluation.link_errors_owed > 0, "nothing was rejected, so no error link was due"
 
 
 def test_outages_of_the_broker(environment: Environment) -> None:

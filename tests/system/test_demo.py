@@ -29,11 +29,11 @@ def test_the_demo_keeps_every_promise() -> None:
     totals = json.loads(line)
     assert totals.pop("spent_nano_usd") > 0
     assert totals == {
-        "submitted": 16 + 16 + 50 + 24 + 4,
+        "submitted": 16 + 16 + 50 + 24 + 4 + 3 * 16,
         "collapsed": 16 + 49,
-        "provider_requests": 16 + 1 + 12 + 4 * 3 + 2,
-        "logged": 16 + 1 + 12 + 4 * 3 + 2,
-        "succeeded": 16 + 1 + 12 + 2 + 2,
+        "provider_requests": 16 + 1 + 12 + 4 * 3 + 2 + 3 * 16,
+        "logged": 16 + 1 + 12 + 4 * 3 + 2 + 3 * 16,
+        "succeeded": 16 + 1 + 12 + 2 + 2 + 3 * 16,
         "refused": 12,
         "dead": 2,
         "redriven": 2,

@@ -78,7 +78,7 @@ def test_pages_work_and_run_only_their_own_scripts(
     browser.until("document.querySelectorAll('#queue-table tbody tr').length >= 1")
     nothing_foreign_ran(browser)
 
-    (name,) = [name for name in flower.workers() if name.startswith("callgate@")]
+    (name,) = [name for name in flower.workers() if name.startswith("callgate")]
     browser.open(f"{url}/worker/{name}")
     browser.see("document.getElementById('worker-tab-queues').click()")
     browser.until("document.getElementById('tab-queues').classList.contains('show')")

@@ -12,6 +12,9 @@ __all__ = ["quiet_services"]
 
 MUTANT_LIVES_MAX = 40
 
+pytestmark = pytest.mark.timeout(600)
+"""A life of a hostile tenant has thousands of calls: some lives are a minute of CPU."""
+
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
 def test_a_planted_defect_is_caught(mutation: HostileMutation) -> None:

@@ -140,3 +140,25 @@ def test_killed_workers_exceed_no_declared_limit(deploy: Deploy, say: Say) -> No
     assert use.states == {"succeeded": DECLARED_CALLS}
     assert use.refused == 0
     deployment.assert_audit_is_clean()
+
+
+@pytest.mark.parametrize("sends_headers", [False, True], ids=["without headers", "with headers"])
+def test_killed_workers_meet_no_undeclared_limit_more_often(
+    deploy: Deploy, say: Say, sends_headers: bool
+) -> None:
+    """What was learned is in the ledger, so those that take over know it; no call is lost."""
+    limits = ProviderLimits(
+        requests=OPENING_A_MINUTE, sends_headers=sends_headers, sends_retry_after=sends_headers
+    )
+    deployment = deploy(limits, "")
+    workers = deployment.have_workers(3)
+    seed = random.SystemRandom().getrandbits(32)
+
+    use = run(deployment, limits, OPENING_CALLS, lambda: kill_each_once(deployment, workers, seed))
+
+    say(use, f"(seed {seed})")
+    say("refusals in each ten seconds:", use.refusals_by(10.0))
+    assert use.states == {"succeeded": OPENING_CALLS}
+    assert use.refused <= OPENING_REFUSALS_MAX
+    assert use.duration_s <= OPENING_MAX_S
+    deployment.assert_audit_is_clean()

@@ -13,7 +13,7 @@ from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTo
 from callgate.domain.ledger import Settle, SettleOutcome
 from callgate.domain.provider import Billing, Failure
 from callgate.services import output_checks
-from callgate.services.output_checks import BATCH_S_MAX
+from callgate.services.output_checks import BATCH_MAX_S
 from tests.support.service_world import GRACE_S, POLICY, REPLY_COST, ServiceWorld
 from tests.unit.settlement_steps import SCHEMA, answered
 
@@ -107,7 +107,7 @@ def test_a_batch_checks_for_a_while() -> None:
     checker = Checker()
     world = world_with(checker)
     slow = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
-    checker.takes_s = BATCH_S_MAX / 2
+    checker.takes_s = BATCH_MAX_S / 2
 
     assert [s.ref for s in world.ai_call_logger.settle(slow)] == slow[:2]
     assert [s.ref for s in world.ai_call_logger.settle(slow)] == slow[2:]
@@ -118,8 +118,8 @@ def test_answers_too_large_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatc
     checker = Checker()
     world = world_with(checker)
     refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
-    monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 0)
-    checker.takes_s = BATCH_S_MAX / 2
+    monkeypatch.setattr(output_checks, "KEPT_MAX_BYTES", 0)
+    checker.takes_s = BATCH_MAX_S / 2
 
     assert [s.ref for s in world.ai_call_logger.settle(refs)] == refs[:2]
     assert len(world.ai_call_logger.settle(refs)) == 1
@@ -137,7 +137,7 @@ def test_one_organisation_fills_a_quarter_of_what_a_batch_keeps(
     assert view is not None
     assert view.last is not None
     weight = len(view.request or b"") + len(view.last.reply or b"")
-    monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 4 * (weight + 10))
+    monkeypatch.setattr(output_checks, "KEPT_MAX_BYTES", 4 * (weight + 10))
     settle, batches = world.ledger.settle, []
 
     def noted(batch: Sequence[Settle]) -> list[SettleOutcome]:

@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from callgate.domain import retry
 from callgate.domain.breaker import (
     FAILURES_MAX,
+    NO_FAILURE,
     PROBE_WAIT_MAX_S,
     Admission,
     Breaker,
     Guard,
     Health,
+    Why,
     health_of,
 )
 from callgate.domain.provider import Billing, Failure
 
 T0 = datetime(2026, 11, 28, 12, tzinfo=UTC)
-EVERYBODY = Breaker("openai", "m1", "", "", changed_at=T0)
+SHARED = Breaker("openai", "m1", "", "", changed_at=T0)
 
 
 def at(seconds: float) -> datetime:
@@ -90,18 +92,18 @@ def attempt(n: int) -> UUID:
 def fails(guard: Guard, numbers: Iterable[int], health: Health = Health.FAILED) -> Guard:
     """The guard once attempts have failed, each settled as many seconds after the start as its number."""
     for n in numbers:
-        guard = guard.after(attempt(n), at(0.5), health, "server_error", at(n))
+        guard = guard.after(attempt(n), at(0.5), health, Why("server_error"), at(n))
     return guard
 
 
-def of(org_id: str, everybody: Breaker = EVERYBODY) -> Guard:
+def of(org_id: str, shared: Breaker = SHARED) -> Guard:
     """What guards the attempts of an organisation that has not failed yet."""
-    return Guard(everybody, replace(everybody, org_id=org_id, failed_orgs=(), trials=()))
+    return Guard(shared, replace(shared, org_id=org_id, failed_orgs=(), trials=()))
 
 
 def all_left_alone() -> Breaker:
-    """Everybody's breaker, opened at 3 s by two failures of acme and one of bolt."""
-    return fails(of("bolt", fails(of("acme"), (1, 2)).everybody), (3,)).everybody
+    """The shared breaker, opened at 3 s by two failures of acme and one of bolt."""
+    return fails(of("bolt", fails(of("acme"), (1, 2)).shared), (3,)).shared
 
 
 def admit(guard: Guard, seconds: float, *, others_wait: bool = False) -> Admission:
@@ -113,7 +115,7 @@ def test_three_failures_in_a_row_open_its_own() -> None:
     """Two do not, and a success between them starts the count again."""
     twice = fails(of("acme"), (1, 2))
 
-    after_success = twice.after(attempt(3), at(1), Health.ALIVE, None, at(3))
+    after_success = twice.after(attempt(3), at(1), Health.ALIVE, NO_FAILURE, at(3))
     again = fails(after_success, (4,))
     thrice = fails(twice, (3,))
 
@@ -133,15 +135,17 @@ def test_three_failures_in_a_row_open_its_own() -> None:
         (["acme", "acme", "", "bolt"], False),
     ],
 )
-def test_everybodys_opens_by_two_organisations_at_least(failures: list[str], is_open: bool) -> None:
+def test_the_shared_one_opens_by_two_organisations_at_least(
+    failures: list[str], is_open: bool
+) -> None:
     """However often one has failed; an empty name is a success."""
-    everybody = EVERYBODY
+    shared = SHARED
     for n, org_id in enumerate(failures, 1):
         health = Health.FAILED if org_id else Health.ALIVE
-        guard = of(org_id or "acme", everybody)
-        everybody = guard.after(attempt(n), at(0.5), health, "timeout", at(n)).everybody
+        guard = of(org_id or "acme", shared)
+        shared = guard.after(attempt(n), at(0.5), health, Why("timeout"), at(n)).shared
 
-    assert everybody.is_open is is_open
+    assert shared.is_open is is_open
 
 
 def test_a_refused_key_opens_its_own_at_once() -> None:
@@ -150,35 +154,35 @@ def test_a_refused_key_opens_its_own_at_once() -> None:
 
     assert refused.own.is_open
     assert admit(refused, 5) is Admission.WAIT
-    assert not refused.everybody.is_open
-    assert fails(of("bolt", refused.everybody), (2,)).everybody.is_open
+    assert not refused.shared.is_open
+    assert fails(of("bolt", refused.shared), (2,)).shared.is_open
 
 
 def test_what_is_left_alone_hears_of_no_more_failures() -> None:
-    """A probe of its own says nothing against the provider, nor one of everybody's against the organisation."""
+    """A probe of its own says nothing against the provider, nor one of the shared breaker against the organisation."""
     own_open = fails(of("acme"), (1, 2, 3))
-    proven = of("bolt", own_open.everybody).after(attempt(4), at(4), Health.ALIVE, None, at(5))
-    probing = Guard(proven.everybody, own_open.own).with_trial(attempt(5), at(13))
-    probed = probing.after(attempt(5), at(13), Health.FAILED, "timeout", at(14))
+    proven = of("bolt", own_open.shared).after(attempt(4), at(4), Health.ALIVE, NO_FAILURE, at(5))
+    probing = Guard(proven.shared, own_open.own).with_trial(attempt(5), at(13))
+    probed = probing.after(attempt(5), at(13), Health.FAILED, Why("timeout"), at(14))
     asked = of("cog", all_left_alone()).with_trial(attempt(6), at(13))
-    failed = asked.after(attempt(6), at(13), Health.FAILED, "timeout", at(14))
+    failed = asked.after(attempt(6), at(13), Health.FAILED, Why("timeout"), at(14))
 
-    assert (probed.everybody.failures, probed.own.probe_at) == (0, at(34))
-    assert (failed.own.failures, failed.everybody.probe_at) == (0, at(34))
+    assert (probed.shared.failures, probed.own.probe_at) == (0, at(34))
+    assert (failed.own.failures, failed.shared.probe_at) == (0, at(34))
 
 
 def test_what_was_sent_before_the_change_does_not_change_it() -> None:
     """Answers to earlier attempts drip in: they neither close an open breaker nor count against a closed one."""
     opened = fails(of("acme"), (1, 2, 3))
 
-    late_success = opened.after(attempt(9), at(1), Health.ALIVE, None, at(4))
+    late_success = opened.after(attempt(9), at(1), Health.ALIVE, NO_FAILURE, at(4))
     probed = opened.with_trial(attempt(9), at(13))
-    closed = probed.after(attempt(9), at(13), Health.ALIVE, None, at(14))
-    late_failure = closed.after(attempt(8), at(1), Health.FAILED, "timeout", at(15))
+    closed = probed.after(attempt(9), at(13), Health.ALIVE, NO_FAILURE, at(14))
+    late_failure = closed.after(attempt(8), at(1), Health.FAILED, Why("timeout"), at(15))
 
     assert late_success.own.is_open
     assert not closed.own.is_open
-    assert (late_failure.own.failures, late_failure.everybody.failures) == (0, 0)
+    assert (late_failure.own.failures, late_failure.shared.failures) == (0, 0)
 
 
 def test_an_unproven_one_lets_three_through() -> None:
@@ -190,11 +194,11 @@ def test_an_unproven_one_lets_three_through() -> None:
 
     assert admit(guard, 9) is Admission.WAIT
     assert admit(guard, 10) is Admission.ON_TRIAL
-    other = of("bolt", guard.everybody)
+    other = of("bolt", guard.shared)
     assert other.headroom(at(9)) == 1
-    taken = other.with_trial(attempt(9), at(5)).everybody
+    taken = other.with_trial(attempt(9), at(5)).shared
     assert [of(org, taken).headroom(at(9)) for org in ("acme", "bolt", "cog")] == [0, 0, 0]
-    proven = guard.after(attempt(0), at(0), Health.ALIVE, None, at(2))
+    proven = guard.after(attempt(0), at(0), Health.ALIVE, NO_FAILURE, at(2))
     assert admit(proven, 3) is Admission.PASSED
     assert admit(proven, 63) is Admission.ON_TRIAL
 
@@ -210,7 +214,7 @@ def test_probes_come_one_by_one_and_ever_more_rarely(guard: Guard) -> None:
         waits.append(now - before)
         guard = guard.with_trial(attempt(n), at(now))
         assert admit(guard, now + 86_400) is Admission.WAIT
-        guard = guard.after(attempt(n), at(now), Health.FAILED, "timeout", at(now))
+        guard = guard.after(attempt(n), at(now), Health.FAILED, Why("timeout"), at(now))
 
     assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600, 600]
 
@@ -219,7 +223,7 @@ def test_a_probe_that_says_nothing_is_made_again() -> None:
     """Its worker was lost: the wait is not doubled, and the breaker is not stuck."""
     guard = fails(of("acme"), (1, 2, 3)).with_trial(attempt(9), at(13))
 
-    freed = guard.after(attempt(9), at(13), Health.NEUTRAL, None, at(40))
+    freed = guard.after(attempt(9), at(13), Health.NEUTRAL, NO_FAILURE, at(40))
 
     assert admit(freed, 49) is Admission.WAIT
     assert admit(freed, 50) is Admission.PROBE
@@ -227,20 +231,20 @@ def test_a_probe_that_says_nothing_is_made_again() -> None:
 
 def test_probes_come_from_different_organisations_in_turn() -> None:
     """Whose call was the last probe waits while others do; at first it is who failed most often."""
-    everybody = all_left_alone()
-    assert admit(of("acme", everybody), 60, others_wait=True) is Admission.WAIT
-    assert admit(of("bolt", everybody), 60, others_wait=True) is Admission.PROBE
-    guard = of("bolt", everybody).with_trial(attempt(9), at(13))
-    everybody = guard.after(attempt(9), at(13), Health.FAILED, "timeout", at(14)).everybody
+    shared = all_left_alone()
+    assert admit(of("acme", shared), 60, others_wait=True) is Admission.WAIT
+    assert admit(of("bolt", shared), 60, others_wait=True) is Admission.PROBE
+    guard = of("bolt", shared).with_trial(attempt(9), at(13))
+    shared = guard.after(attempt(9), at(13), Health.FAILED, Why("timeout"), at(14)).shared
 
-    assert admit(of("bolt", everybody), 60, others_wait=True) is Admission.WAIT
-    assert admit(of("bolt", everybody), 60) is Admission.PROBE
-    assert admit(of("acme", everybody), 60, others_wait=True) is Admission.PROBE
+    assert admit(of("bolt", shared), 60, others_wait=True) is Admission.WAIT
+    assert admit(of("bolt", shared), 60) is Admission.PROBE
+    assert admit(of("acme", shared), 60, others_wait=True) is Admission.PROBE
 
 
 def test_what_an_operator_opened_is_not_probed() -> None:
     """It stays as it is until it is closed by hand."""
-    opened = of("acme", EVERYBODY.opened("maintenance until noon", None, at(1)))
+    opened = of("acme", SHARED.opened(Why("maintenance until noon"), None, at(1)))
 
     assert admit(opened, 9_999_999) is Admission.WAIT
     assert opened.headroom(at(9_999_999)) == 0
@@ -260,27 +264,27 @@ def test_it_never_lets_more_through_than_it_may(
     events: list[tuple[Health, float, bool, str]],
 ) -> None:
     """Open: one attempt at a time. Closed and unproven: failures and trials of an organisation are three at most."""
-    everybody, now = EVERYBODY, T0
+    shared, now = SHARED, T0
     own = {org_id: of(org_id).own for org_id in ORGS}
     under_way: list[tuple[UUID, datetime, str]] = []
     for n, (health, pause_s, ends, org_id) in enumerate(events):
         now += timedelta(seconds=pause_s)
         if ends and under_way:
             attempt_id, made_at, whose = under_way.pop(0)
-            guard = Guard(everybody, own[whose])
-            guard = guard.after(attempt_id, made_at, health, "code", now)
-            everybody, own[whose] = guard.everybody, guard.own
-        guard = Guard(everybody, own[org_id])
+            guard = Guard(shared, own[whose])
+            guard = guard.after(attempt_id, made_at, health, Why("code"), now)
+            shared, own[whose] = guard.shared, guard.own
+        guard = Guard(shared, own[org_id])
         if (admission := guard.admit(now, others_wait=False)) is not Admission.WAIT:
             guard = guard.with_trial(attempt(n), now)
-            everybody, own[org_id] = guard.everybody, guard.own
+            shared, own[org_id] = guard.shared, guard.own
             under_way.append((attempt(n), now, org_id))
-        young = [t.org_id for t in everybody.trials if now - t.made_at < timedelta(seconds=10)]
-        for breaker in (everybody, *own.values()):
+        young = [t.org_id for t in shared.trials if now - t.made_at < timedelta(seconds=10)]
+        for breaker in (shared, *own.values()):
             assert len(breaker.trials) <= 1 or not breaker.is_open
             assert breaker.probe_wait_s <= PROBE_WAIT_MAX_S
         if admission is Admission.ON_TRIAL:
-            doubtful = (*young, *everybody.failed_orgs)
+            doubtful = (*young, *shared.failed_orgs)
             assert doubtful.count(org_id) <= FAILURES_MAX
             assert len(doubtful) <= 2 * len(ORGS)
 
@@ -293,9 +297,9 @@ def test_one_organisation_never_stops_another(failures: list[Health], slow: int)
     """Whatever its calls come to, and however many are under way: another one is let through."""
     guard = of("acme")
     for n, health in enumerate(failures):
-        guard = guard.after(attempt(n), at(1), health, "code", at(2))
+        guard = guard.after(attempt(n), at(1), health, Why("code"), at(2))
     for n in range(slow):
         if guard.admit(at(60), others_wait=False) is not Admission.WAIT:
             guard = guard.with_trial(attempt(100 + n), at(60))
 
-    assert of("bolt", guard.everybody).admit(at(61), others_wait=True) is Admission.ON_TRIAL
+    assert of("bolt", guard.shared).admit(at(61), others_wait=True) is Admission.ON_TRIAL

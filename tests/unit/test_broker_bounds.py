@@ -14,9 +14,9 @@ import pytest
 from redis.exceptions import ConnectionError as Lost
 
 from callgate.adapters.broker.bounds import (
-    ITEM_BYTES_MAX,
+    ITEM_MAX_BYTES,
     READ_AT_ONCE_BYTES,
-    REPLY_BYTES_MAX,
+    REPLY_MAX_BYTES,
     STRING_BYTES,
     BoundedBuffer,
 )
@@ -63,14 +63,14 @@ def wire() -> Iterator[Wire]:
 @pytest.mark.parametrize("over", [-1, 0, 1, 2, 3, READ_AT_ONCE_BYTES, 7 * 2**20 + 1])
 def test_a_long_string_is_cut_and_the_next_one_is_whole(wire: Wire, over: int) -> None:
     """At and around the limit."""
-    length = ITEM_BYTES_MAX + over
+    length = ITEM_MAX_BYTES + over
     wire.send(b"a" * length + b"\r\n", b"next\r\n")
 
     head = wire.buffer.read(length)
 
     assert set(head) == {ord("a")}
-    assert len(head) == (length if over <= 0 else ITEM_BYTES_MAX - 2)
-    assert wire.held_bytes() <= ITEM_BYTES_MAX + 2 * READ_AT_ONCE_BYTES
+    assert len(head) == (length if over <= 0 else ITEM_MAX_BYTES - 2)
+    assert wire.held_bytes() <= ITEM_MAX_BYTES + 2 * READ_AT_ONCE_BYTES
     assert wire.buffer.read(4) == b"next"
 
 
@@ -85,18 +85,18 @@ def test_a_burst_is_freed(wire: Wire) -> None:
 
 def test_a_reply_of_many_strings_is_bounded(wire: Wire) -> None:
     """For example a set that a stranger filled."""
-    count = REPLY_BYTES_MAX // (ITEM_BYTES_MAX + STRING_BYTES)
-    wire.send(*[b"m" * ITEM_BYTES_MAX + b"\r\n"] * count)
+    count = REPLY_MAX_BYTES // (ITEM_MAX_BYTES + STRING_BYTES)
+    wire.send(*[b"m" * ITEM_MAX_BYTES + b"\r\n"] * count)
     for _ in range(count):
-        wire.buffer.read(ITEM_BYTES_MAX)
+        wire.buffer.read(ITEM_MAX_BYTES)
 
     with pytest.raises(Lost, match="more than"):
-        wire.buffer.read(ITEM_BYTES_MAX)
+        wire.buffer.read(ITEM_MAX_BYTES)
 
 
 def test_a_reply_of_short_strings_is_bounded_too(wire: Wire) -> None:
     """Each of them is an object."""
-    count = REPLY_BYTES_MAX // (1 + STRING_BYTES)
+    count = REPLY_MAX_BYTES // (1 + STRING_BYTES)
     wire.send(b"m\r\n" * count)
     for _ in range(count):
         wire.buffer.read(1)
@@ -107,10 +107,10 @@ def test_a_reply_of_short_strings_is_bounded_too(wire: Wire) -> None:
 
 def test_a_long_string_that_stops_ends_the_connection(wire: Wire) -> None:
     """It cannot be read again from its start."""
-    wire.send(b"a" * (ITEM_BYTES_MAX + 5 * READ_AT_ONCE_BYTES))
+    wire.send(b"a" * (ITEM_MAX_BYTES + 5 * READ_AT_ONCE_BYTES))
     wire.reader.settimeout(0.2)
     with pytest.raises(Exception, match="Timeout"):
-        wire.buffer.read(ITEM_BYTES_MAX * 3)
+        wire.buffer.read(ITEM_MAX_BYTES * 3)
 
     with pytest.raises(Lost, match="middle"):
         wire.buffer.rewind(0)

@@ -160,8 +160,8 @@ def test_a_refusals_message_has_scope_window_and_amounts() -> None:
     )
 
     assert str(refusal) == (
-        "org 'acme', scope 'org' per day: held: requested $0.000998001 with limit $0.001000, "
-        "spent $0.000002, reserved $0.000003"
+        "org 'acme', scope 'org' per day: the call may cost $0.000998001, and $0.000995 are left: of the limit of"
+        " $0.001000, $0.000002 are spent and $0.000003 are held for calls in flight"
     )
 
 

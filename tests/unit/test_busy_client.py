@@ -9,7 +9,7 @@ import pytest
 
 from callgate.client import Client, Handle
 from callgate.domain.errors import InvalidRequest, OrganisationBusy
-from callgate.domain.flow import Declaration
+from callgate.domain.limits import Declaration
 from tests.support.memory_client import client_over, work
 from tests.support.service_world import ServiceWorld, a_request
 

@@ -24,8 +24,8 @@ from tests.chaos.mix import CHAT
 TASK = "c1.1"
 MESSAGES = "sim-messages"
 UNLIMITED = LimitsSeen(NO_LIMITS, [], 0, 0, [])
-QUIET = LimitsSeen(TIGHT, [], 0, waits=1, reopened_at_s=[])
-LIMITED = LimitsSeen(TIGHT, [Sent(10.0, is_refused=True)], 2, waits=1, reopened_at_s=[])
+QUIET = LimitsSeen(TIGHT, [], 0, waits=1, unblocked_at_s=[])
+LIMITED = LimitsSeen(TIGHT, [Sent(10.0, is_refused=True)], 2, waits=1, unblocked_at_s=[])
 RIGHT = Observations(
     batches=[
         Batch("d1", [(TASK, "succeeded"), (TASK, "succeeded")]),

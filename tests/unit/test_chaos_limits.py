@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from callgate.domain.flow import Limit, Measure, Source
+from callgate.domain.limits import Limit, Measure, Source
 from devkit.simulator.limits import RateLimiter, cost_of
 from devkit.simulator.simulator import ProviderLimits
 from tests.chaos.limits import (
@@ -30,7 +30,7 @@ from tests.chaos.limits import (
 )
 
 ACCEPTED = tuple(Sent(at_s / 2, is_refused=False) for at_s in range(100))
-RIGHT = LimitsSeen(TIGHT, ACCEPTED, CONCURRENCY, waits=1, reopened_at_s=[])
+RIGHT = LimitsSeen(TIGHT, ACCEPTED, CONCURRENCY, waits=1, unblocked_at_s=[])
 
 
 def refused(number: int, at_s: float, *, is_probe: bool = False) -> list[Sent]:
@@ -79,21 +79,21 @@ def test_a_late_request_can_take_the_place_of_another() -> None:
         (
             FIRST_REFUSED_MAX + 1,
             LATER_REFUSED_MAX,
-            ["26 requests were refused after 0 reopenings, at most 25 may"],
+            ["26 requests were refused after 0 blocks, at most 25 may"],
         ),
         (
             FIRST_REFUSED_MAX,
             LATER_REFUSED_MAX + 1,
-            ["6 requests were refused after 1 reopenings, at most 5 may"],
+            ["6 requests were refused after 1 blocks, at most 5 may"],
         ),
     ],
 )
 def test_an_unknown_limit_costs_few_refusals(first: int, later: int, words: list[str]) -> None:
-    """They are counted from one reopening to the next, without probes."""
+    """They are counted from the end of one block to the next, without probes."""
     probes = refused(9, 12, is_probe=True)
     sent = [*refused(first, 10), *probes, *refused(later, 30)]
 
-    seen = replace(RIGHT, flow=UNDECLARED, sent=sent, reopened_at_s=[20.0, 40.0])
+    seen = replace(RIGHT, flow=UNDECLARED, sent=sent, unblocked_at_s=[20.0, 40.0])
 
     assert list(violations_of(seen)) == words
 

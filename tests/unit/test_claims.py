@@ -92,13 +92,7 @@ def test_a_deadline_counts_from_before_the_hold() -> None:
     """Time that the hold took is time the request no longer has."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve = world.call_ledger.reserve
-
-    async def slow_reserve(command):  # type: ignore[no-untyped-def]
-        await world.clock.sleep(12)
-        return await reserve(command)
-
-    world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]
+    _hold_takes(world, 12)
 
     asyncio.run(world.llm.execute(key))
 
@@ -110,13 +104,7 @@ def test_a_hold_that_took_too_long_is_given_back_unsent() -> None:
     """Past its deadline an attempt may not send; it costs nothing and is tried again."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve = world.call_ledger.reserve
-
-    async def slow_reserve(command):  # type: ignore[no-untyped-def]
-        await world.clock.sleep(31)
-        return await reserve(command)
-
-    world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]
+    _hold_takes(world, 31)
 
     view = asyncio.run(world.run(key))
 
@@ -253,3 +241,14 @@ def _pass_time(world: ServiceWorld, seconds: float) -> None:
 def _renew_later(world: ServiceWorld) -> None:
     _pass_time(world, 1)
     world.lease.renew()
+
+
+def _hold_takes(world: ServiceWorld, seconds: float) -> None:
+    """Let the ledger answer a claim late."""
+    reserve = world.call_ledger.reserve
+
+    async def slow_reserve(command):  # type: ignore[no-untyped-def]
+        await world.clock.sleep(seconds)
+        return await reserve(command)
+
+    world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from callgate.adapters.file_credentials import KEY_BYTES_MAX, FileCredentials
+from callgate.adapters.file_credentials import KEY_MAX_BYTES, FileCredentials
 from callgate.domain.access import Access
 from callgate.domain.errors import ConfigurationError
 
@@ -202,9 +202,9 @@ def test_keys_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_key_at_the_size_limit_is_read(tmp_path: Path) -> None:
-    (tmp_path / "openai").write_text("k" * KEY_BYTES_MAX)
+    (tmp_path / "openai").write_text("k" * KEY_MAX_BYTES)
 
-    assert credentials(tmp_path).access("openai", "acme").key == "k" * KEY_BYTES_MAX
+    assert credentials(tmp_path).access("openai", "acme").key == "k" * KEY_MAX_BYTES
 
 
 URL = "https://acme.example.com/v1"

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from callgate.adapters.memory import ledger as memory_ledger
 from callgate.domain.calls import CallKey, CallState
-from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
+from callgate.domain.delivery import TRIES_MAX, Delivery, Published, link_outcome_of
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import EndReason
@@ -33,7 +33,7 @@ def test_a_refused_link_waits_twice_as_long_each_time(tries: int, again_s: float
     """Up to an hour."""
     link = a_delivery(tries)
 
-    outcome = told(link, Published(link.submission_id, WHY))
+    outcome = link_outcome_of(link, Published(link.submission_id, WHY))
 
     assert (outcome.why, outcome.again_s) == (WHY, again_s)
 
@@ -44,8 +44,8 @@ def test_a_link_is_given_up_in_the_end() -> None:
     waits = [min(3_600, 10 * 2**n) for n in range(TRIES_MAX - 1)]
 
     outcomes = [
-        told(last, Published(last.submission_id, WHY)),
-        told(broken, Published(broken.submission_id, "broken: KeyError", is_final=True)),
+        link_outcome_of(last, Published(last.submission_id, WHY)),
+        link_outcome_of(broken, Published(broken.submission_id, "broken: KeyError", is_final=True)),
     ]
 
     assert [o.again_s for o in outcomes] == [None, None]
@@ -57,7 +57,7 @@ def test_a_published_link_is_delivered() -> None:
     """Whatever happened before."""
     link = a_delivery(TRIES_MAX)
 
-    outcome = told(link, Published(link.submission_id))
+    outcome = link_outcome_of(link, Published(link.submission_id))
 
     assert (outcome.submission_id, outcome.why, outcome.again_s) == (link.submission_id, None, None)
 
@@ -128,10 +128,10 @@ def test_telling_at_once_is_never_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     with monkeypatch.context() as patched:
         patched.setattr(world.ledger, "links", away)
-        world.delivery.tell(keys)
+        world.delivery.deliver(keys)
     world.queue.is_away = True
-    world.delivery.tell(keys)
-    world.delivery.tell([])
+    world.delivery.deliver(keys)
+    world.delivery.deliver([])
 
     assert world.queue.links == []
     assert list(world.ledger.tables.undelivered) == keys

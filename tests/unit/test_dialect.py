@@ -7,12 +7,13 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from callgate.domain.catalogue import RESERVED_FIELDS, Catalogue, ProviderEntry, RequestField
+from callgate.domain.catalogue import Catalogue, ProviderEntry, RequestField
 from callgate.domain.dialect import why_inexpressible
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.gates import check_size
 from callgate.domain.messages import Message, ToolCall
 from callgate.domain.requests import LLMRequest
+from callgate.domain.reserved_fields import RESERVED_FIELDS, plain_name
 from tests.unit.test_messages import TOOL, a_request
 
 SET: dict[str, Any] = {
@@ -88,13 +89,34 @@ def test_extra_can_never_change_what_is_paid(name: str) -> None:
         ProviderEntry(extra_fields=(name,))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "n_predict", "max_new_tokens", "max_tokens_to_sample", "num_predict", "candidate_count", "engine", "streaming",
+        "options", "generation_config", "thinking_budget", "maxTokens", "max-tokens", "max_tokens ", "generationConfig",
+        "candidateCount", "serviceTier", "n_cmpl",
+    ],
+)  # fmt: skip
+def test_extra_has_no_other_server_s_name_for_it_either(name: str) -> None:
+    """llama.cpp takes both `n_predict` and `max_tokens`, and obeys the first."""
+    with pytest.raises(ValidationError, match="callgate decides"):
+        ProviderEntry(extra_fields=(name,))
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "user", "random_seed", "min_p", "safety_settings"])
+def test_extra_can_have_what_changes_only_the_answer(name: str) -> None:
+    assert ProviderEntry(extra_fields=(name,)).extra_fields == (name,)
+
+
 def test_every_field_of_a_request_is_reserved() -> None:
     """Whatever callgate may write itself; names that only it uses need no place in the list."""
     own = {"org_id", "call_type", "on_budget", "trace_id", "document_pages", "sample_index"}
     own |= {"prompt_version", "extra", "response_schema", "thinking_tokens"}
     hints = {"temperature", "top_p", "top_k", "seed", "stop", "verbosity", "prompt_cache_key"}
 
-    assert set(LLMRequest.model_fields) - own - hints <= RESERVED_FIELDS
+    assert {
+        plain_name(name) for name in set(LLMRequest.model_fields) - own - hints
+    } <= RESERVED_FIELDS
 
 
 def test_thinking_is_within_the_output_bound() -> None:

@@ -17,6 +17,7 @@ from typer.main import get_command
 from callgate.adapters.catalogue_file import known_presets, load_catalogue
 from callgate.cli import build_app
 from callgate.settings import EMBEDDED
+from callgate.version import __version__
 from config.settings import WorkerSettings
 from tests.support.own_protocol import FOLDER
 
@@ -25,12 +26,12 @@ PAGES = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
 CURRENT = [page for page in PAGES if page.name != "glossary.md"]
 """The glossary also lists old names."""
 ADRS = sorted((CHECKOUT / "docs" / "adr").glob("0*.md"))
-ADR_BYTES_MAX = 5_000
+ADR_MAX_BYTES = 5_000
 """About one page."""
 CONTRIBUTING_LINES_MAX = 150
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 PATH = re.compile(
-    r"`((?:callgate|worker|tasks|config|devkit|migrations|tests|docs|examples|requirements)/[\w./-]*)`"
+    r"`((?:callgate|worker|tasks|config|devkit|migrations|tests|docs|examples|requirements|packaging)/[\w./-]*)`"
 )
 PLACEHOLDER = re.compile(r"NAME|NNNN")
 SETTING = re.compile(r"CALLGATE_[A-Z_]*[A-Z]")
@@ -108,7 +109,7 @@ def test_a_decision_is_in_the_index(file: Path) -> None:
 
     assert f"| [{number}]({file.name}) | {title} | {status} | {date} | " in index
     assert int(number) == int(file.name[:4])
-    assert len(text) <= ADR_BYTES_MAX
+    assert len(text) <= ADR_MAX_BYTES
 
 
 def test_each_number_of_a_decision_is_accounted_for() -> None:
@@ -184,3 +185,12 @@ def test_each_preset_is_on_the_page_of_providers() -> None:
     for presets in known_presets().values():
         for name in presets.names:
             assert any(f"`{name}`" in line for line in table), name
+
+
+def test_the_changelog_is_in_step_with_the_version() -> None:
+    """An unreleased version ends in `.dev0`, and its changes are under "Unreleased"; a released one has its heading."""
+    first, *released = re.findall(
+        r"^## \[(.+?)\]", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert first == ("Unreleased" if __version__.endswith(".dev0") else __version__)
+    assert __version__.removesuffix(".dev0") not in released

@@ -1,4 +1,4 @@
-"""When a call that waits can be sent: by the limit that lasts longest, or when its key reopens."""
+"""When a call that waits can be sent: by the limit that lasts longest, or when its key is unblocked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from callgate.domain.breaker import Health
 from callgate.domain.calls import AttemptRef, CallState
-from callgate.domain.flow import DAY_S, MINUTE_S, Measure
+from callgate.domain.limits import DAY_S, MINUTE_S, Measure
 from callgate.services.earliest import earliest_at
 from tests.contract.flow_steps import BY, MODEL, a_rule, declare, is_limited, sent, tried, waits
 from tests.support.ledger_under_test import LedgerUnderTest, a_failure, an_answer, open_memory
@@ -65,7 +65,7 @@ def test_a_large_request_waits_for_an_unused_window(ledger: LedgerUnderTest) -> 
     assert wait_s(ledger, "second") == pytest.approx(DAY_S - 600, abs=2)
 
 
-def test_a_closed_key_names_when_it_reopens(ledger: LedgerUnderTest) -> None:
+def test_a_blocked_key_names_when_it_is_unblocked(ledger: LedgerUnderTest) -> None:
     """The provider said how long."""
     ref = sent(ledger, "refused")
     is_limited(ledger, ref, retry_after_s=40.0)

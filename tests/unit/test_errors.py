@@ -19,6 +19,7 @@ from callgate.domain.errors import (
     CallFailed,
     CallgateError,
     CallRejected,
+    CountDiffers,
     OrganisationBusy,
     WaitTimeout,
 )
@@ -45,14 +46,23 @@ CHECKOUT = Path(__file__).parents[2]
 ALL = sorted(family(CallgateError), key=lambda cls: cls.__name__)
 MADE = {name for folder in ("callgate", "worker", "config") for name in made_in(CHECKOUT / folder)}
 INTERNAL = {
+    "ChangedMeanwhile",
     "CheckerUnavailable",
+    "CountDiffers",
     "InvalidAmount",
     "InvalidBills",
+    "InvalidWords",
     "OrgNotFound",
     "OutputUnchecked",
+    "RedriveNotFound",
+    "RedriveRefused",
+    "RedriveStateDiffers",
     "RowRefused",
     "SchemaTooCostly",
+    "SecondPaymentNotAllowed",
+    "TooManyRedrives",
     "UnknownTimeZone",
+    "WebhookFailed",
 }
 """What `submit`, `get` and the other methods of a client never raise."""
 
@@ -63,6 +73,8 @@ def an_error(cls: type[CallgateError]) -> CallgateError:
         return cls(REFUSAL)
     if issubclass(cls, CallFailed):
         return cls("slow down", "rate_limited", 5)
+    if issubclass(cls, CountDiffers):
+        return cls(12, 13)
     if issubclass(cls, OrganisationBusy):
         return cls("acme", 100_000, 100_000)
     if issubclass(cls, CallRejected):
@@ -107,8 +119,8 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 def test_every_refusal_that_ends_a_call_has_its_error() -> None:
-    """The reason a ledger gives is the class a caller catches. A call that is refused as HELD waits."""
-    assert set(BUDGET_ERRORS) == set(RefusalReason) - {RefusalReason.HELD}
+    """The reason a ledger gives is the class a caller catches."""
+    assert set(BUDGET_ERRORS) == set(RefusalReason)
     for reason, cls in BUDGET_ERRORS.items():
         assert issubclass(cls, BudgetRefused)
         assert cls.code in (f"budget_{reason.value}", reason.value)
@@ -136,7 +148,6 @@ def test_the_package_exports_what_a_caller_catches() -> None:
     [
         ("NoBudget", "is now BudgetNotConfigured"),
         ("BudgetNeverFits", "is now BudgetTooSmall"),
-        ("BudgetHeld", "was removed: it was never raised"),
     ],
 )
 def test_an_old_name_answers_with_what_became_of_it(module: str, old: str, answer: str) -> None:

@@ -155,14 +155,14 @@ def guess(guard: PasswordGuard, sender: str, now: float, *, is_known: bool = Fal
     """Try a wrong password; False if it was not compared."""
     if guard.wait_s(sender, now, is_known=is_known):
         return False
-    assert not guard.is_right(header("user:wrong"))
+    assert not guard.user_of(header("user:wrong"))
     guard.note_wrong(sender, now, is_known=is_known)
     return True
 
 
 def test_wrong_passwords_of_one_sender_are_limited() -> None:
     """At once, and per hour; another sender is not delayed."""
-    guard = PasswordGuard("user:right", 0.0)
+    guard = PasswordGuard(["user:right"], 0.0)
 
     assert sum(guess(guard, "a", 0.0) for _ in range(1_000)) == WRONG_AT_ONCE
     assert guard.wait_s("b", 0.0, is_known=False) == 0
@@ -173,7 +173,7 @@ def test_wrong_passwords_of_one_sender_are_limited() -> None:
 
 def test_wrong_passwords_of_all_senders_are_limited() -> None:
     """A browser that has logged in is not affected, and the table stays small."""
-    guard = PasswordGuard("user:right", 0.0)
+    guard = PasswordGuard(["user:right"], 0.0)
 
     assert sum(guess(guard, f"{n}", 0.0) for n in range(10_000)) == ALL_AT_ONCE
     assert guard.wait_s("new", 0.0, is_known=False) > 0
@@ -198,7 +198,7 @@ def test_wrong_passwords_of_all_senders_are_limited() -> None:
     ],
 )
 def test_no_header_raises(told: str, *, is_right: bool) -> None:
-    assert PasswordGuard("user:grün", 0.0).is_right(told) is is_right
+    assert (PasswordGuard(["other:x", "user:grün"], 0.0).user_of(told) == "user") is is_right
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from callgate.domain.bounds import REQUEST_BYTES_MAX
+from callgate.domain.bounds import REQUEST_MAX_BYTES
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.errors import (
     InputTooLarge,
@@ -19,7 +19,7 @@ from callgate.domain.errors import (
     UnknownProvider,
 )
 from callgate.domain.gates import (
-    TOKEN_BYTES_MAX,
+    TOKEN_MAX_BYTES,
     check,
     check_in_steps,
     check_size,
@@ -156,17 +156,17 @@ def test_one_input_token_too_many_is_refused() -> None:
 
 def test_too_many_bytes_are_refused_before_counting() -> None:
     """100 tokens have at most 12,800 bytes, over all messages together."""
-    bytes_max = 100 * TOKEN_BYTES_MAX
-    half = "x" * (bytes_max // 2)
+    max_bytes = 100 * TOKEN_MAX_BYTES
+    half = "x" * (max_bytes // 2)
 
     check_size(of_size(half, half), CATALOGUE)
-    with pytest.raises(InputTooLarge, match=f"have {bytes_max + 1} bytes"):
+    with pytest.raises(InputTooLarge, match=f"have {max_bytes + 1} bytes"):
         check_size(of_size(half, half, "x"), CATALOGUE)
 
 
 def test_the_gate_on_bytes_counts_bytes_not_characters() -> None:
     """A Chinese character has three."""
-    characters = 100 * TOKEN_BYTES_MAX // 3
+    characters = 100 * TOKEN_MAX_BYTES // 3
 
     check_size(of_size("汉" * characters), CATALOGUE)
     with pytest.raises(InputTooLarge):
@@ -230,7 +230,7 @@ def test_check_in_steps_yields_between_gates() -> None:
 
 def test_a_stored_request_has_a_size_limit() -> None:
     """However high the call type's limit of tokens is."""
-    check_stored_bytes(b"x" * REQUEST_BYTES_MAX)
+    check_stored_bytes(b"x" * REQUEST_MAX_BYTES)
 
     with pytest.raises(InputTooLarge, match="33554433 bytes as JSON"):
-        check_stored_bytes(b"x" * (REQUEST_BYTES_MAX + 1))
+        check_stored_bytes(b"x" * (REQUEST_MAX_BYTES + 1))

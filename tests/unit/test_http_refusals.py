@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.http.retry_after import RETRY_AFTER_MAX_S, retry_after_s
 from callgate.domain.provider import Billing
+from callgate.domain.retry_after import RETRY_AFTER_MAX_S, retry_after_s
 from tests.support.openai_failures import REQUEST, refusal, the_failure
 
 

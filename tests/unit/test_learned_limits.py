@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.flow import DAY_S, MINUTE_S, Declaration, Learned, LearnedLimit, Measure
+from callgate.domain.limits import DAY_S, MINUTE_S, Declaration, Learned, LearnedLimit, Measure
 from callgate.domain.provider import Billing, Failure
 from callgate.services.learned_limits import LIMITS_MAX, REWRITE_AFTER_S, LearnedLimits
 from tests.support.service_world import REPLY, ManualClock, ServiceWorld

@@ -23,7 +23,7 @@ class Scene:
         self.clock = ManualClock()
         self.leases = MemoryLedger(clock=self.clock.now).leases
         self.lease = LeaseService(
-            leases=self.leases, clock=self.clock, worker_id="host:1", lease_s=LEASE_S
+            leases=self.leases, clock=self.clock, worker_id="host:1", lease_s=LEASE_S, slots=5
         )
 
     def pass_time(self, seconds: float) -> None:
@@ -64,8 +64,8 @@ def test_a_lease_counts_from_before_it_was_asked_for() -> None:
     scene = Scene()
     renew = scene.leases.renew
 
-    def slow_renew(worker_id: str, lease_s: float):  # type: ignore[no-untyped-def]
-        began_at = renew(worker_id, lease_s)
+    def slow_renew(worker_id: str, lease_s: float, slots: int | None = None):  # type: ignore[no-untyped-def]
+        began_at = renew(worker_id, lease_s, slots)
         scene.clock.elapsed_s += 3
         return began_at
 

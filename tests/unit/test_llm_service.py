@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from callgate.domain.calls import LIGHT_BYTES_MAX, AttemptStatus, CallState
+from callgate.domain.calls import LIGHT_MAX_BYTES, AttemptStatus, CallState
 from callgate.domain.ledger import (
     RecordOutcome,
     Reserve,
@@ -201,13 +201,13 @@ def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
 
 def test_a_large_request_without_room_waits_in_the_ledger() -> None:
     """Without a hold and without a slot; its room is free again when its call is over."""
-    room = RequestRoom(4 * LIGHT_BYTES_MAX)
+    room = RequestRoom(4 * LIGHT_MAX_BYTES)
     world = ServiceWorld(
         room=room.taken, policy=POLICY.model_copy(update={"input_tokens_max": 10**6})
     )
-    key = world.submit("x" * (LIGHT_BYTES_MAX + 1)).key
+    key = world.submit("x" * (LIGHT_MAX_BYTES + 1)).key
 
-    with room.taken("acme", LIGHT_BYTES_MAX):
+    with room.taken("acme", LIGHT_MAX_BYTES):
         executed = asyncio.run(world.llm.execute(key))
 
     view = world.view(key)
@@ -218,7 +218,7 @@ def test_a_large_request_without_room_waits_in_the_ledger() -> None:
     world.due.run()
     assert world.queue.calls == [key]
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
-    with room.taken("acme", 2 * LIGHT_BYTES_MAX) as has_room:
+    with room.taken("acme", 2 * LIGHT_MAX_BYTES) as has_room:
         assert has_room
 
 

@@ -1,4 +1,4 @@
-"""docs/log-events.md lists what the product logs: events, levels, fields."""
+"""The table of events lists what the product logs: events, levels, fields; docs/log-events.md is that table."""
 
 from __future__ import annotations
 
@@ -8,26 +8,42 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+from callgate.domain.log_events import EVENTS, NOTHING, SECTIONS, Level
+from tests.support import log_events_page
+
 CHECKOUT = Path(__file__).parents[2]
-PAGE = CHECKOUT / "docs" / "log-events.md"
 PACKAGES = ("callgate", "worker", "tasks", "config")
 LEVELS = {"exception": "error"} | {
     level: level for level in ("debug", "info", "warning", "error", "critical")
 }
 EVENT = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
 IRREGULAR = {"done", "found", "lost", "read", "understood", "unavailable"}
-ROW = re.compile(r"\| `(?P<event>[^`]+)` \| (?P<level>\w+) \|(?P<fields>[^|]*)\| (?P<rest>.+) \|")
 
 Scanned = dict[str, tuple[set[str], set[str]]]
 
 
-def test_the_page_lists_what_the_code_logs() -> None:
-    code, page = _scanned(), _listed()
+def test_the_table_lists_what_the_code_logs() -> None:
+    code = _scanned()
 
-    assert sorted(code.keys() - page.keys()) == [], "not on the page"
-    assert sorted(page.keys() - code.keys()) == [], "not logged by any code"
-    for event, (levels, fields) in code.items():
-        assert (event, *page[event]) == (event, levels, fields)
+    assert sorted(code.keys() - EVENTS.keys()) == [], "not in the table"
+    assert sorted(EVENTS.keys() - code.keys()) == [], "not logged by any code"
+    for name, (levels, fields) in code.items():
+        event = EVENTS[name]
+        assert (name, {event.level}, set(event.fields)) == (name, levels, fields - {"todo"})
+
+
+def test_the_page_is_written_from_the_table() -> None:
+    written = log_events_page.PAGE.read_text("utf-8")
+
+    assert written == log_events_page.page(), "run python -m tests.support.log_events_page"
+
+
+def test_a_counted_event_has_no_count_of_its_own() -> None:
+    assert [e.name for e in EVENTS.values() if e.counted_by and "count" in e.fields] == []
+
+
+def test_each_event_is_listed_once() -> None:
+    assert len(EVENTS) == sum(len(section.events) for section in SECTIONS)
 
 
 def test_events_are_a_noun_and_a_past_participle() -> None:
@@ -41,11 +57,12 @@ def test_events_are_a_noun_and_a_past_participle() -> None:
     assert odd == []
 
 
-def test_every_row_says_what_it_means_and_what_to_do() -> None:
-    rows = [match["rest"] for match in map(ROW.fullmatch, PAGE.read_text().splitlines()) if match]
+def test_every_event_says_what_it_means_and_what_is_bad_says_what_to_do() -> None:
+    bad = [event for event in EVENTS.values() if event.level in (Level.ERROR, Level.CRITICAL)]
 
-    assert rows
-    assert all(len(row.split(" | ")) == 2 for row in rows)
+    assert all(event.meaning.endswith(".") for event in EVENTS.values())
+    assert all("|" not in event.meaning + event.remedy for event in EVENTS.values())
+    assert [event.name for event in bad if event.remedy == NOTHING] == []
 
 
 def test_only_structlog_logs() -> None:
@@ -57,14 +74,6 @@ def test_only_structlog_logs() -> None:
     ]
 
     assert calls == []
-
-
-def _listed() -> Scanned:
-    found: Scanned = {}
-    for match in filter(None, map(ROW.fullmatch, PAGE.read_text().splitlines())):
-        assert match["event"] not in found, match["event"]
-        found[match["event"]] = ({match["level"]}, set(re.findall("`([^`]+)`", match["fields"])))
-    return found
 
 
 def _scanned() -> Scanned:
@@ -109,17 +118,21 @@ def _texts(node: ast.expr, tree: ast.Module) -> list[str]:
 
 
 def _keys(node: ast.expr, tree: ast.Module) -> set[str]:
-    """The keys of the dictionary that `**name` stands for."""
-    return {
-        str(key.value)
-        for value in _values_of(node, tree)
-        if isinstance(value, ast.Dict)
-        for key in value.keys
-        if isinstance(key, ast.Constant)
-    }
+    """The keys of the dictionary that `**name`, or `**function(...)` of the same module, stands for."""
+    found: set[str] = set()
+    for value in _values_of(node, tree):
+        if isinstance(value, ast.Dict):
+            for key, of_key in zip(value.keys, value.values, strict=True):
+                if key is None:
+                    found |= _keys(of_key, tree)
+                elif isinstance(key, ast.Constant):
+                    found.add(str(key.value))
+    return found
 
 
 def _values_of(name: ast.expr, tree: ast.Module) -> list[ast.expr]:
+    if isinstance(name, ast.Call):
+        return _returned_by(ast.unparse(name.func), tree)
     assert isinstance(name, ast.Name), ast.unparse(name)
     found = [
         node.value
@@ -128,4 +141,16 @@ def _values_of(name: ast.expr, tree: ast.Module) -> list[ast.expr]:
         and any(isinstance(t, ast.Name) and t.id == name.id for t in node.targets)
     ]
     assert found, f"nothing is assigned to {name.id}"
+    return found
+
+
+def _returned_by(function: str, tree: ast.Module) -> list[ast.expr]:
+    found = [
+        node.value
+        for top in tree.body
+        if isinstance(top, ast.FunctionDef) and top.name == function
+        for node in ast.walk(top)
+        if isinstance(node, ast.Return) and node.value is not None
+    ]
+    assert found, f"{function} is no function of this module"
     return found

@@ -14,13 +14,26 @@ from structlog.testing import capture_logs
 
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from tests.support.waiting import until_async
-from worker import loops
+from worker import loops, redrives
+from worker.alerts import AlertLoop
 from worker.loops import SharedLoops
+from worker.redrives import RedriveLoop
 from worker.wakeable_sleep import WakeableSleep
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 20.0
-NAMES = ("recovery", "delivery", "retention", "limits", "consumers")
+NAMES = (
+    "recovery",
+    "delivery",
+    "retention",
+    "sums",
+    "limits",
+    "fingerprints",
+    "figures",
+    "alerts",
+    "redrives",
+    "consumers",
+)
 
 
 class Steps:
@@ -44,14 +57,26 @@ class Steps:
     def loops(self, *, interval_s: float = 0.01) -> SharedLoops:
         return SharedLoops(
             options=SimpleNamespace(
-                due_interval_s=interval_s, sweep_interval_s=60, maintenance_interval_s=interval_s
+                due_interval_s=interval_s,
+                sweep_interval_s=60,
+                maintenance_interval_s=interval_s,
+                metrics_interval_s=interval_s,
             ),  # type: ignore[arg-type]
             app=None,
             queue=SimpleNamespace(publish_sweep=self.swept.append),  # type: ignore[arg-type]
             recovery=SimpleNamespace(run=self.step("recovery", (NOW, self.taken))),  # type: ignore[arg-type]
             delivery=SimpleNamespace(run=self.step("delivery", 0)),  # type: ignore[arg-type]
             retention=SimpleNamespace(run=self.step("retention", None)),  # type: ignore[arg-type]
+            sums=SimpleNamespace(fold=self.step("sums", True), prove=lambda: None),  # type: ignore[arg-type]
             limits=SimpleNamespace(run=self.step("limits", None)),  # type: ignore[arg-type]
+            figures=SimpleNamespace(run=self.step("figures", None)),  # type: ignore[arg-type]
+            fingerprints=SimpleNamespace(run=self.step("fingerprints", None)),  # type: ignore[arg-type]
+            redrives=RedriveLoop(SimpleNamespace(run=self.step("redrives", False))),  # type: ignore[arg-type]
+            alerts=AlertLoop(
+                SimpleNamespace(look=self.step("alerts", None), take=list),  # type: ignore[arg-type]
+                None,
+                interval_s,
+            ),
             recovery_pause=WakeableSleep(),
         )
 
@@ -74,6 +99,9 @@ def test_no_error_ends_a_loop(monkeypatch: pytest.MonkeyPatch, error: Exception)
     steps = Steps(error)
     monkeypatch.setattr(loops, "consumers", steps.step("consumers", []))
     monkeypatch.setattr(loops, "CONSUMERS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(redrives, "PAUSE_S", 0.01)
+    monkeypatch.setattr(loops, "FOLD_INTERVAL_S", 0.01)
+    monkeypatch.setattr(loops, "MORE_SUMS_INTERVAL_S", 0.01)
 
     with capture_logs() as logged:
         asyncio.run(run_until(steps.loops(), lambda: min(steps.counts.values()) >= 3))

@@ -277,6 +277,10 @@ def test_every_answer_that_the_closed_schema_allows_is_allowed_by_the_callers(
         ({"type": "object", "additionalProperties": {"type": "null"}}, "other properties"),
         ({"type": "array"}, "items are not described"),
         ({"$ref": "#", "title": "x"}, "beside $ref"),
+        (
+            {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a", "b"]},
+            "requires a property",
+        ),
         ({}, "it has no type"),
         ({"anyOf": {}}, "no schema that Anthropic knows"),
         (True, "no schema that Anthropic knows"),

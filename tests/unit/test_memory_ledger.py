@@ -10,7 +10,7 @@ from uuid import RFC_4122, UUID
 from callgate.adapters.memory.ledger import MemoryLedger, uuid7
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState
-from callgate.domain.delivery import Told
+from callgate.domain.delivery import LinkOutcome
 from callgate.domain.ledger import NewSubmission
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.ports import LedgerPort
@@ -19,11 +19,10 @@ from callgate.domain.retention import BodyAges, Purged
 from tests.support.ledger_under_test import (
     LINK,
     REAPER,
-    ManualClock,
     a_reserve,
     a_submission,
-    counted_ids,
 )
+from tests.support.manual_clock import ManualClock, counted_ids
 
 
 def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
@@ -87,7 +86,7 @@ def test_a_purged_text_is_nowhere_in_its_tables() -> None:
     new = a_submission(request=b"Jane Doe", link='{"args":["Jane Doe"]}')
     (submitted,) = ledger.submit([new])
     ledger.end([submitted.key], code=EndReason.CANCELLED, message="by a test")
-    ledger.deliver([Told(new.submission_id)])
+    ledger.keep_link_outcomes([LinkOutcome(new.submission_id)])
     assert "Jane Doe" in repr(ledger.tables)
 
     ledger.purge(BodyAges(0.0), limit=1)

@@ -147,7 +147,9 @@ def test_the_defaults_of_chat_completions_are_those_of_an_entry() -> None:
     below = known_presets()["openai"].below(None)
 
     assert ProviderEntry.model_validate(below) == ProviderEntry()
-    assert Catalogue().providers == {"openai": ProviderEntry(sends_service_tier=True)}
+    assert Catalogue().providers == {
+        "openai": ProviderEntry(sends_service_tier=True, object_schemas=True)
+    }
 
 
 def test_an_entry_lies_above_its_preset(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_a_protocol_that_declares_nothing_is_asked_for_nothing() -> None:
     assert entry.object_arguments
 
 
-@pytest.mark.parametrize("name", ["hear", "HEAR"])
+@pytest.mark.parametrize("name", ["hear", "HEAR", "he_ar"])
 def test_a_folder_reserves_names_of_its_own(name: str) -> None:
     """`extra` can never have them, whatever the operator writes."""
     page = {"url": "https://example.org", "as_of": "2026-11-29"}

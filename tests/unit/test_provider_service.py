@@ -8,9 +8,11 @@ from decimal import Decimal
 
 import pytest
 
+from callgate.domain.access import Access
 from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue, ProviderEntry
 from callgate.domain.errors import UnknownProvider, WaitTimeout
+from callgate.domain.ports import CredentialsPort
 from callgate.domain.presets import Source
 from callgate.domain.provider import Billing, Failure
 from callgate.services.doctor import Finding, FindingStatus, run_checks
@@ -93,11 +95,11 @@ def findings_of(
     """What the doctor finds, and the paths that it asked."""
     asked: list[str] = []
 
-    def ask(_name: str, path: str) -> Failure | None:
+    def ask(_credentials: CredentialsPort, _name: str, path: str) -> Failure | None:
         asked.append(path)
         return answer
 
-    return list(run_checks(key_checks(catalogue_of(**entry), keys, ask))), asked
+    return list(run_checks(key_checks(catalogue_of(**entry), lambda: keys, ask))), asked
 
 
 REFUSED = Failure("authentication_failed", "HTTP 401: no", False, Billing.UNBILLED, 401)
@@ -111,7 +113,7 @@ FREE = {"free_check": "/models"}
         (FREE, Keys(), None, FindingStatus.OK, "GET /models was answered", True),
         (FREE, Keys(), REFUSED, FindingStatus.FAIL, "refused it (HTTP 401: no)", True),
         (FREE, Keys(), AWAY, FindingStatus.WARN, "no connection in time", True),
-        (FREE, Keys(None), None, FindingStatus.WARN, "there is none", False),
+        (FREE, Keys(None), None, FindingStatus.FAIL, "none of 1 providers has one", False),
         ({}, Keys(), None, FindingStatus.OK, "was not asked", False),
         (FREE, None, None, FindingStatus.OK, "not known here", False),
         ({**FREE, "needs_key": False}, Keys(None), None, FindingStatus.OK, "not needed", True),
@@ -125,11 +127,53 @@ def test_the_doctor_asks_only_what_is_free(
     says: str,
     is_asked: bool,
 ) -> None:
-    (finding,), asked = findings_of(entry, keys, answer)
+    findings, asked = findings_of(entry, keys, answer)
 
-    assert finding.status is status
-    assert says in finding.sentence
+    assert findings[-1].status is status
+    assert says in findings[-1].sentence
+    assert bool(findings[-1].todo) == (status is not FindingStatus.OK)
     assert asked == (["/models"] if is_asked else [])
+
+
+class KeysOf:
+    """`WorkerKeys` with keys of organisations only, for some providers."""
+
+    has_folder = True
+
+    def __init__(self, *providers: str) -> None:
+        self._providers = providers
+
+    def access(self, provider: str, org_id: str) -> Access:
+        return Access(None)
+
+    def has_any(self, provider: str) -> bool:
+        return provider in self._providers
+
+
+def test_a_provider_without_a_key_is_named_with_the_file_to_make() -> None:
+    """One key is enough for a worker to send something."""
+    catalogue = Catalogue(providers={"p": ProviderEntry(), "q": ProviderEntry()})
+
+    keys, own, missing = run_checks(key_checks(catalogue, lambda: KeysOf("p"), lambda *_: AWAY))
+
+    assert (keys.status, keys.sentence) == (
+        FindingStatus.OK,
+        "1 of 2 providers have one, or need none",
+    )
+    assert (own.status, missing.status) == (FindingStatus.OK, FindingStatus.WARN)
+    assert "organisations have their own" in own.sentence
+    assert "the file q of CALLGATE_WORKER__CREDENTIALS_DIR" in missing.todo
+
+
+def test_where_no_worker_runs_missing_keys_are_not_amiss() -> None:
+    """A dashboard's environment has none."""
+    catalogue = catalogue_of(**FREE)
+    checks = key_checks(catalogue, lambda: Keys(None), lambda *_: AWAY, may_run_calls=lambda: False)
+
+    (finding,) = run_checks(checks)
+
+    assert finding.status is FindingStatus.OK
+    assert "where the workers run" in finding.sentence
 
 
 def checked(world: ServiceWorld, *, runs: bool = True, org_id: str = "acme") -> ProviderCheck:

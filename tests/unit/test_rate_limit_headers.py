@@ -18,9 +18,9 @@ from callgate.adapters.providers.http.rate_limit_headers import (
     learned_limits,
     reset_s,
 )
-from callgate.adapters.providers.http.retry_after import RETRY_AFTER_MAX_S
 from callgate.domain.catalogue import HeaderDialect
-from callgate.domain.flow import DAY_S, MINUTE_S, LearnedLimit, Measure
+from callgate.domain.limits import DAY_S, MINUTE_S, LearnedLimit, Measure
+from callgate.domain.retry_after import RETRY_AFTER_MAX_S
 
 OPENAI = {
     "x-ratelimit-limit-requests": "60",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.domain.calls import LIGHT_BYTES_MAX, AttemptKind, CallKey, CallState, CallView
+from callgate.domain.calls import LIGHT_MAX_BYTES, AttemptKind, CallKey, CallState, CallView
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.messages import Message
 from callgate.domain.provider import MESSAGE_CHARS_MAX, Billing, Failure, ProviderReply
@@ -194,11 +194,11 @@ def test_a_probe_is_no_repair() -> None:
 
 def test_a_large_answer_takes_room_in_memory() -> None:
     """Or the call waits for it, as for a large request."""
-    room = RequestRoom(4 * LIGHT_BYTES_MAX)
+    room = RequestRoom(4 * LIGHT_MAX_BYTES)
     world = ServiceWorld(
         room=room.taken, policy=PATIENT.model_copy(update={"input_tokens_max": 10**6})
     )
-    long = json.dumps({"a": "x" * LIGHT_BYTES_MAX})
+    long = json.dumps({"a": "x" * LIGHT_MAX_BYTES})
     world.provider.script = [replace(REPLY, texts=(long,))]
     key = world.submit(response_schema=SCHEMA).key
     asyncio.run(world.run(key))
@@ -206,7 +206,7 @@ def test_a_large_answer_takes_room_in_memory() -> None:
     world.due.run()
     world.provider.script = [GOOD]
 
-    with room.taken("acme", LIGHT_BYTES_MAX):
+    with room.taken("acme", LIGHT_MAX_BYTES):
         view = asyncio.run(world.run(key))
     assert (view.state, view.wait_reason) == (CallState.WAITING, "memory")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from callgate.domain.json_text import TEXT_BYTES_MAX
+from callgate.domain.json_text import TEXT_MAX_BYTES
 from callgate.domain.requests import STOP_CHARS_MAX, LLMRequest
 
 FIELDS: dict[str, Any] = {
@@ -44,7 +44,7 @@ def test_a_long_schema_is_refused_before_parsing() -> None:
     schema = json.dumps({"enum": [[]] * 1_000_000})
     begun = time.process_time()
 
-    with pytest.raises(ValidationError, match=f"at most {TEXT_BYTES_MAX} bytes"):
+    with pytest.raises(ValidationError, match=f"at most {TEXT_MAX_BYTES} bytes"):
         LLMRequest(**FIELDS, response_schema=schema)
     assert time.process_time() - begun < 0.5
 

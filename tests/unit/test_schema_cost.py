@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, create_model
 
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.domain import schema_cost
-from callgate.domain.json_text import TEXT_BYTES_MAX
+from callgate.domain.json_text import TEXT_MAX_BYTES
 from callgate.domain.requests import LLMRequest
 from callgate.domain.schema_cost import (
     DEPTH_MAX,
@@ -201,7 +201,7 @@ def test_a_schema_that_is_expensive_to_count_is_refused_at_once(
 ) -> None:
     """Each took seconds before, and the second 400 MB. All are within the size limit of a schema."""
     text = json.dumps(schema, separators=(",", ":"))
-    assert len(text) < TEXT_BYTES_MAX
+    assert len(text) < TEXT_MAX_BYTES
     begun = time.process_time()
 
     assert why_too_costly.__wrapped__(text) == why_not
@@ -365,7 +365,7 @@ def test_hundreds_of_models_pass(seed: int) -> None:
     made = models(150, seed)
     for model in (*made[::30], made[-1]):
         request_schema = json.dumps(model.model_json_schema())
-        assert len(request_schema) < 2 * TEXT_BYTES_MAX
+        assert len(request_schema) < 2 * TEXT_MAX_BYTES
         assert why_too_costly(request_schema) is None
         assert JsonSchemaValidator().check_schema(request_schema) is None
 

@@ -10,7 +10,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 PAGES = tuple(TESTS.parent / "docs" / name for name in ("security.md", "guarantees.md"))
 NAMED = re.compile(
-    r"`((?:unit|contract|integration|acceptance|migration|security|simulation|system|chaos)(?:/\w+)+\.py)?(?:::(test_\w+))?`"
+    r"`((?:unit|contract|integration|acceptance|operations|migration|security|simulation|system|chaos)(?:/\w+)+\.py)?(?:::(test_\w+))?`"
 )
 
 

@@ -16,7 +16,7 @@ from callgate.services.ai_call_logger import LOCKED_PAUSES_S as SETTLE_PAUSES_S
 from callgate.services.delivery_result import Deferred, DeliveryResult
 from callgate.services.recovery import DUE_BATCH_MAX
 from callgate.services.retrying_ledger import LOCKED_PAUSES_S
-from callgate.services.skipped_rows import ITEMS_MAX, PAUSE_S_MAX, PAUSE_S_MIN, SkippedRows
+from callgate.services.skipped_rows import ITEMS_MAX, PAUSE_MAX_S, PAUSE_MIN_S, SkippedRows
 from tests.support.service_world import (
     GRACE_S,
     LEASE_S,
@@ -214,7 +214,7 @@ def test_an_answer_whose_call_stays_held_is_settled_when_it_is_free() -> None:
     assert last.status is AttemptStatus.ANSWERED
 
     free()
-    pass_time_and_recover(world, PAUSE_S_MAX + 1)
+    pass_time_and_recover(world, PAUSE_MAX_S + 1)
 
     view = world.view(ref.key)
     assert (view.state, view.attempt, view.posted_nano_usd) == (CallState.SUCCEEDED, 1, REPLY_COST)
@@ -245,9 +245,11 @@ def a_claim(key: CallKey) -> Reserve:
 
 
 def test_the_due_query_runs_though_no_lease_can_be_expired(
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And goes on to call attempts lost: only its own failure says that the ledger was away."""
+    # Another test of this process may have configured it; then lines go to its output.
+    monkeypatch.setattr("structlog.is_configured", lambda: False)
     world = ServiceWorld()
     key = world.submit().key
     world.ledger.reserve([a_claim(key)])
@@ -259,7 +261,7 @@ def test_the_due_query_runs_though_no_lease_can_be_expired(
     assert last is not None
     assert last.status is AttemptStatus.UNKNOWN
     assert world.due.healthy_since is not None
-    assert capsys.readouterr().out.count("recovery.step_failed") == 1
+    assert caplog.text.count("recovery.step_failed") == 1
 
 
 def test_leases_are_expired_though_the_due_query_fails() -> None:
@@ -313,15 +315,15 @@ def test_pauses_grow_while_it_stays_held() -> None:
     for _ in range(9):
         began = clock.elapsed_s
         while not held.take(10):
-            clock.elapsed_s += PAUSE_S_MIN / 2
+            clock.elapsed_s += PAUSE_MIN_S / 2
         pauses.append(clock.elapsed_s - began)
         held.add("call")
 
-    assert pauses == [0.5, 1, 2, 4, 8, 16, PAUSE_S_MAX, PAUSE_S_MAX, PAUSE_S_MAX]
+    assert pauses == [0.5, 1, 2, 4, 8, 16, PAUSE_MAX_S, PAUSE_MAX_S, PAUSE_MAX_S]
     held.take(10)
     held.take(10)
     held.add("call")
-    clock.elapsed_s += PAUSE_S_MAX
+    clock.elapsed_s += PAUSE_MAX_S
     assert held.take(10) == ["call"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from callgate.domain.flow import MINUTE_S, LearnedLimit, Measure
+from callgate.domain.limits import MINUTE_S, LearnedLimit, Measure
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Usage
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import BaseModel
 
+from callgate.adapters.catalogue_file import known_presets
 from callgate.adapters.providers.http.structured import answered
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.catalogue import Catalogue, ProviderEntry
@@ -20,6 +22,7 @@ from callgate.domain.structured import PROMPT, asked, sent_schema
 from tests.support.service_world import ServiceWorld, a_request
 
 SCHEMA = '{"type":"object","properties":{"z":{"type":"integer"},"a":{}}}'
+LIST = '{"type":"array","items":{"type":"string"}}'
 TOOL, IN_PROMPT = ProviderEntry(json_schema="tool"), ProviderEntry(json_schema="prompt")
 CALL = ToolCall(id="1", name="response", arguments='{"z":1}')
 
@@ -151,6 +154,12 @@ def test_tools_of_a_prompted_request_stay_the_callers() -> None:
             },
             r"\$.properties.n: Anthropic knows no 'minimum'",
         ),
+        (ProviderEntry(object_schemas=True), {"response_schema": LIST}, "a schema of the type obj"),
+        (
+            ProviderEntry(object_schemas=True),
+            {"response_schema": '{"anyOf":[{"type":"object"},{"type":"null"}]}'},
+            "a schema of the type object",
+        ),
     ],
     ids=lambda x: str(x)[:40],
 )
@@ -163,6 +172,49 @@ def test_what_cannot_be_asked_for_is_said_at_submit(
     with pytest.raises(InvalidRequest, match=why):
         world.submits.prepare(request)
     assert why_inexpressible(request, ProviderEntry(cannot=())) is None
+
+
+@pytest.mark.parametrize(
+    ("protocol", "preset", "is_refused"),
+    [
+        ("openai", "openai", True),
+        ("openai", "azure", True),
+        ("openai_responses", "openai", True),
+        ("openai", "llama_cpp", False),
+        ("openai", "deepseek", False),
+    ],
+)
+def test_a_list_is_refused_where_the_provider_takes_only_objects(
+    protocol: str, preset: str, is_refused: bool
+) -> None:
+    """The others take it as a schema, or it is asked for in the prompt."""
+    lines = known_presets()[protocol].below(preset)
+    entry = ProviderEntry.model_validate({**lines, "protocol": protocol, "models": {}})
+
+    why = why_inexpressible(a_request(response_schema=LIST, max_output_tokens=50), entry)
+
+    assert ("only a schema of the type object" in (why or "")) is is_refused
+
+
+class Part(BaseModel):
+    """Its schema refers to itself, so its root is a reference."""
+
+    name: str
+    parts: list[Part] | None = None
+
+
+def test_a_recursive_model_is_an_object_as_it_is_sent() -> None:
+    """OpenAI takes no root without a type."""
+    request = a_request(response_schema=Part, max_output_tokens=50)
+    entry = ProviderEntry(object_schemas=True)
+
+    sent = sent_schema(request, entry)
+
+    assert "type" not in json.loads(request.response_schema or "")
+    assert sent is not None
+    assert sent.is_strict
+    assert json.loads(sent.text)["type"] == "object"
+    assert why_inexpressible(request, entry) is None
 
 
 @pytest.mark.parametrize("way", ["native", "tool", "prompt"])

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from callgate.domain.call_order import Priority
 from callgate.domain.errors import IdempotencyMismatch, UnknownProvider
 from callgate.domain.reports import CallFilter
-from callgate.domain.turns import Priority
 from callgate.services.submit import SubmissionOptions
 from tests.support.service_world import ServiceWorld, a_request
 

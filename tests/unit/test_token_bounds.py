@@ -20,7 +20,7 @@ from callgate.adapters.token_estimator import (
     pieces,
     utf8_bound,
 )
-from callgate.domain.gates import TOKEN_BYTES_MAX
+from callgate.domain.gates import TOKEN_MAX_BYTES
 from tests.support.token_texts import (
     CATALOGUE,
     CUTTABLE,
@@ -84,7 +84,7 @@ def test_a_megabyte_of_one_character_is_counted_in_linear_time(
 
     bound = estimator.input_bound(a_request(text)).tokens
 
-    assert bound * TOKEN_BYTES_MAX >= len(text.encode())
+    assert bound * TOKEN_MAX_BYTES >= len(text.encode())
     assert time.monotonic() - begun < 5
 
 

@@ -20,7 +20,7 @@ from callgate.adapters.token_estimator import (
     TokenEstimator,
     load_tiktoken,
 )
-from callgate.domain.gates import TOKEN_BYTES_MAX
+from callgate.domain.gates import TOKEN_MAX_BYTES
 from tests.support.token_texts import (
     CATALOGUE,
     ENCODINGS,
@@ -94,7 +94,7 @@ def test_no_token_is_longer_than_the_gate_on_bytes_assumes(encoding: str) -> Non
         len(base64.b64decode(line.split()[0])) for line in vocabulary(encoding).splitlines()
     )
 
-    assert longest == TOKEN_BYTES_MAX
+    assert longest == TOKEN_MAX_BYTES
 
 
 @pytest.mark.parametrize(

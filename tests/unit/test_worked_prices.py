@@ -26,6 +26,7 @@ OPENAI_LONG = (
 CLAUDE = "platform.claude.com/docs/en/about-claude/pricing, model pricing, read 2026-11-29"
 HAIKU = "platform.claude.com/docs/en/models/haiku-5-5/overview, pricing, read 2026-11-29"
 DEEPSEEK = "api-docs.deepseek.com/quick_start/pricing, read 2026-11-29"
+XAI = "docs.x.ai/docs/models/grok-4.5 and grok-4.6, as genai-prices 0.2.3 quotes them, read 2026-11-30"
 GEMINI = "ai.google.dev/gemini-api/docs/pricing, Gemini 2.5 Pro, as quoted 2026-03; thinking is billed as output"
 SONAR = "docs.perplexity.ai, pricing as of 2025-07-05: 5, 8 or 12 USD per 1,000 requests by search context"
 SPLIT = Usage(
@@ -200,6 +201,24 @@ CASES = [
         1_346_400,
         DEEPSEEK,
         at=datetime(2026, 11, 23, 8, tzinfo=UTC),
+    ),
+    Worked(
+        "cached input",
+        "x-ai",
+        "grok-4.5",
+        Usage(input_tokens=1_000, cached_input_tokens=600, output_tokens=200),
+        "400 x 2 + 600 x 0.30 + 200 x 6",
+        2_180_000,
+        XAI,
+    ),
+    Worked(
+        "cached input",
+        "x-ai",
+        "grok-4.6",
+        Usage(input_tokens=1_000, cached_input_tokens=600, output_tokens=200),
+        "400 x 2 + 600 x 0.50 + 200 x 6",
+        2_300_000,
+        XAI,
     ),
     Worked(
         "a fee per request, at the dearest search context",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import SecretStr
 
@@ -11,13 +13,13 @@ from callgate.services.retrying_ledger import OutagePolicy
 from callgate.settings import KUBERNETES_SERVICE, PREFIX, RENAMED, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.support.service_world import OVERLAY, POLICY
-from worker.bootstrap import outage_policy_of
+from worker.parts import outage_policy_of
 
 TIMEOUT_S = ClientSettings.model_fields["ledger_timeout_s"].default
 VARIABLE = "CALLGATE_WORKER__CREDENTIALS__"
 
 
-def check(**options: float) -> None:
+def check(**options: Any) -> None:
     """Check the defaults with some options changed."""
     settings = WorkerSettings(
         database_url=SecretStr("postgresql+psycopg2://nowhere/none"),
@@ -176,7 +178,7 @@ def test_a_renamed_setting_is_refused_with_its_new_name(
         settings_here()
 
     monkeypatch.delenv(old)
-    monkeypatch.setenv(new, "9")
+    monkeypatch.setenv(new, str(2**20) if new.endswith("_BYTES") else "9")
     assert settings_here()
 
 
@@ -192,3 +194,36 @@ def test_no_setting_has_a_name_that_kubernetes_sets() -> None:
     for name in WorkerSettings.model_fields:
         for value in SERVICE.values():
             assert not KUBERNETES_SERVICE.match(f"{PREFIX}{name.upper()}={value}")
+
+
+SECRET = "whsec_" + "c2VjcmV0" * 4
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "host/x", "http://user:p/ss@host/x"])
+def test_a_webhook_is_a_url_of_http(url: str) -> None:
+    with pytest.raises(ValueError, match="must be a URL of http or https") as raised:
+        WorkerOptions(alert_webhook_url=SecretStr(url))
+
+    assert url not in str(raised.value)
+
+
+def test_a_webhook_needs_a_secret() -> None:
+    url = SecretStr("https://host/alerts")
+    with pytest.raises(ConfigurationError, match="needs CALLGATE_WORKER__ALERT_WEBHOOK_SECRET"):
+        check(alert_webhook_url=url)
+
+    check(alert_webhook_url=url, alert_webhook_secret=SecretStr(SECRET))
+    with pytest.raises(ValueError, match="must be whsec_") as raised:
+        WorkerOptions(alert_webhook_secret=SecretStr(SECRET + "?"))
+    assert SECRET not in str(raised.value)
+
+
+def test_while_a_secret_changes_there_are_two_keys() -> None:
+    old = SECRET[:-4] + "bGQh"
+    options = WorkerOptions(
+        alert_webhook_secret=SecretStr(SECRET), alert_webhook_old_secret=SecretStr(old)
+    )
+    assert len(set(options.alert_webhook_keys)) == 2
+    assert WorkerOptions(alert_webhook_secret=SecretStr(SECRET)).alert_webhook_keys == (
+        options.alert_webhook_keys[0],
+    )

@@ -9,13 +9,17 @@ from tests.simulation.mutations import (
     breakers,
     by_hand,
     claims,
+    classes,
     conversations,
     flow,
     liveness,
     money,
+    pauses,
     places,
     repairs,
+    slots,
     submitters,
+    sums,
 )
 from tests.simulation.mutations.registry import MUTATIONS, Mutation
 
@@ -26,11 +30,15 @@ __all__ = [
     "breakers",
     "by_hand",
     "claims",
+    "classes",
     "conversations",
     "flow",
     "liveness",
     "money",
+    "pauses",
     "places",
     "repairs",
+    "slots",
     "submitters",
+    "sums",
 ]

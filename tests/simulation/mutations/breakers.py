@@ -10,8 +10,8 @@ from unittest.mock import patch
 from uuid import UUID
 
 from callgate.adapters.memory import breakers as memory_breakers
+from callgate.adapters.memory import claims as memory_claims
 from callgate.adapters.memory import ledger as memory_ledger
-from callgate.adapters.memory import money as memory_money
 from callgate.adapters.memory.rows import AttemptRow, CallRow
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain import breaker
@@ -189,7 +189,7 @@ def the_same_organisation_probes_each_time() -> Patched:
 
 
 @caught_by("an_unproven_breaker_lets_three_through", provider_outage=1)
-def a_closed_breaker_lets_everybody_through() -> Patched:
+def a_closed_breaker_lets_all_through() -> Patched:
     """The whole queue is sent into an outage before its first failure is known."""
     headroom = Breaker.headroom
 
@@ -203,7 +203,7 @@ def a_closed_breaker_lets_everybody_through() -> Patched:
 
 
 @caught_by("one_organisation_alone_keeps_no_other_waiting", provider_outage=1, server_error=0.3)
-def all_failures_count_for_everybody() -> Patched:
+def all_failures_count_in_the_shared_breaker() -> Patched:
     """A tenant whose calls fail stops all others."""
     return patch.object(breaker, "COUNTED_MAX", breaker.FAILURES_MAX)
 
@@ -224,7 +224,7 @@ def one_organisation_takes_all_trials() -> Patched:
 
 
 @caught_by("one_organisation_alone_keeps_no_other_waiting", provider_outage=1)
-def a_refused_key_opens_everybodys_breaker() -> Patched:
+def a_refused_key_opens_the_shared_breaker() -> Patched:
     """One flagged input that a router answers with 403 stops all others."""
     failed = Breaker.failed
 
@@ -269,15 +269,17 @@ def a_probe_of_its_own_counts_against_the_provider() -> Patched:
         self: Guard, attempt_id: UUID, made_at: datetime, health: Health, *rest: Any, **named: Any
     ) -> Guard:
         done = after(self, attempt_id, made_at, health, *rest, **named)
-        has_failed = health in (Health.FAILED, Health.KEY_REFUSED) and not self.everybody.is_open
+        has_failed = health in (Health.FAILED, Health.KEY_REFUSED) and not self.shared.is_open
         if not has_failed or not self.own.is_open:
             return done
-        return Guard(done.everybody.failed(self.own.org_id, health, *rest), done.own)
+        return Guard(done.shared.failed(self.own.org_id, health, *rest), done.own)
 
     return patch.object(Guard, "after", counting)
 
 
-@caught_by("organisations_are_released_in_turn", provider_outage=1)
+@caught_by(
+    "organisations_are_released_in_turn", "who_waits_goes_on_by_class_and_age", provider_outage=1
+)
 def the_oldest_calls_are_released_first() -> Patched:
     """One tenant with a long queue keeps all others behind it."""
 
@@ -304,14 +306,14 @@ def the_oldest_calls_are_released_first() -> Patched:
 @caught_by("who_waits_holds_nothing", provider_outage=1)
 def a_breaker_is_asked_once_the_hold_is_made() -> Patched:
     """Calls that wait hold the budget of those that could run."""
-    wait = memory_money._wait_for_provider
+    wait = memory_claims._wait_for_provider
 
     def holding(tables: Any, call: Any, claim: Any, guard: Any, now: Any) -> None:
-        budgets = memory_money._budgets(tables, call, claim, now)
-        memory_money._hold(tables, call, claim, budgets, _unused_id(tables), now)
+        budgets = memory_claims._budgets(tables, call, claim, now)
+        memory_claims._hold(tables, call, claim, budgets, _unused_id(tables), now)
         wait(tables, call, claim, guard, now)
 
-    return patch.object(memory_money, "_wait_for_provider", holding)
+    return patch.object(memory_claims, "_wait_for_provider", holding)
 
 
 @caught_by("who_waits_says_why", provider_outage=1)
@@ -330,13 +332,13 @@ def a_call_waits_without_a_reason() -> Patched:
 @caught_by("nobody_waits_too_long_for_a_provider", provider_outage=1)
 def each_refusal_begins_the_wait_again() -> Patched:
     """A call whose time is over gets as much once more."""
-    wait = memory_money._wait_for_provider
+    wait = memory_claims._wait_for_provider
 
     def patient(tables: Any, call: Any, *rest: Any) -> None:
         call.wait_until = None
         wait(tables, call, *rest)
 
-    return patch.object(memory_money, "_wait_for_provider", patient)
+    return patch.object(memory_claims, "_wait_for_provider", patient)
 
 
 @caught_by("nobody_is_rejected_before_its_wait_is_over", provider_outage=1)
@@ -346,7 +348,7 @@ def a_call_that_meets_an_open_breaker_is_rejected() -> Patched:
     def refuse(tables: MemoryTables, call: Any, claim: Any, guard: Any, now: Any) -> None:
         tables.end(call, CallState.REJECTED, None, now)
 
-    return patch.object(memory_money, "_wait_for_provider", refuse)
+    return patch.object(memory_claims, "_wait_for_provider", refuse)
 
 
 @caught_by("only_as_many_are_released_as_may_be_tried", provider_outage=1)

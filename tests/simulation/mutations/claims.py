@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import claims as memory_claims
 from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import AttemptStatus, CallState
@@ -38,13 +38,13 @@ def a_redelivery_shares_the_attempt() -> Patched:
         row = tables.attempts.get(call.attempt_id)
         return row if row is not None and row.status is AttemptStatus.DISPATCHED else None
 
-    return patch.object(memory_money, "_claimed_before", claimed)
+    return patch.object(memory_claims, "_claimed_before", claimed)
 
 
 @caught_by("a_claim_makes_one_attempt", lands_late=0.3, conflict=0.5)
 def a_statement_that_lands_late_claims_again() -> Patched:
     """Nobody asks whether the claim has made an attempt before."""
-    return patch.object(memory_money, "_is_spent", lambda tables, call, claim: False)
+    return patch.object(memory_claims, "_is_spent", lambda tables, call, claim: False)
 
 
 @caught_by("only_what_is_held_is_sent", pauses=0.3)

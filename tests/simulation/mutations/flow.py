@@ -1,4 +1,4 @@
-"""Planted defects of provider limits: keys that are closed, limits that are not kept, and calls that starve."""
+"""Planted defects of provider limits: keys that are blocked, limits that are not kept, and calls that starve."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from unittest.mock import patch
 from uuid import UUID
 
 from callgate.adapters.memory import breakers as memory_breakers
+from callgate.adapters.memory import claims as memory_claims
 from callgate.adapters.memory import ledger as memory_ledger
 from callgate.adapters.memory import limits as memory_limits
-from callgate.adapters.memory import money as memory_money
 from callgate.adapters.memory import posting as memory_posting
-from callgate.adapters.memory.offer import Offer
+from callgate.adapters.memory.limit_headroom import LimitHeadroom
 from callgate.adapters.memory.rows import AttemptRow
 from callgate.adapters.memory.tables import MemoryTables
-from callgate.domain import breaker, flow
+from callgate.domain import breaker
 from callgate.domain.breaker import Breaker, Guard, Health
 from callgate.domain.calls import AttemptStatus
-from callgate.domain.flow import Limit, Measure, Need
 from callgate.domain.ledger import Settle
+from callgate.domain.limits import Limit, Measure, Need, Source
 from callgate.services import ai_call_logger
 from tests.simulation.mutations.registry import Patched, caught_by
 
-# A key that is closed.
+# A key that is blocked.
 
 
 @caught_by("no_call_is_given_up_too_soon", rate_limited=0.3)
@@ -66,12 +66,12 @@ def a_refusal_for_the_rate_says_nothing() -> Patched:
     "organisations_probe_in_turn",
     rate_limited=0.3,
 )
-def a_closed_key_sends() -> Patched:
-    """It is closed for those that ask next, and not for those that wait already."""
+def a_blocked_key_sends() -> Patched:
+    """It is blocked for those that ask next, and not for those that wait already."""
     admit = Guard.admit
 
     def trusting(self: Guard, now: datetime, *, others_wait: bool) -> Any:
-        if self.everybody.is_rate_limited:
+        if self.shared.is_rate_limited:
             return breaker.Admission.PROBE
         return admit(self, now, others_wait=others_wait)
 
@@ -109,7 +109,7 @@ def a_refused_probe_does_not_double_the_wait() -> Patched:
     limited = Breaker.limited
 
     def eager(self: Breaker, *rest: Any) -> Breaker:
-        return limited(replace(self, probe_wait_s=breaker.CLOSED_WAIT_S / 2), *rest)
+        return limited(replace(self, probe_wait_s=breaker.BLOCKED_WAIT_S / 2), *rest)
 
     return patch.object(Breaker, "limited", eager)
 
@@ -130,14 +130,14 @@ def a_probe_is_lost_with_its_worker() -> Patched:
 
 
 @caught_by("nobody_comes_in_a_herd", provider_limits=1, only_requests=1, limits_not_declared=1)
-def all_come_when_a_key_reopens() -> Patched:
+def all_come_when_a_key_is_unblocked() -> Patched:
     """The rate that the provider accepted is forgotten."""
     return patch.object(memory_limits, "observe", lambda *_: None)
 
 
 @caught_by(
     "an_unknown_key_starts_slowly",
-    "few_are_refused_before_a_key_is_closed",
+    "few_are_refused_before_a_key_is_blocked",
     provider_limits=1,
     limits_not_declared=1,
 )
@@ -187,7 +187,7 @@ LOCKED_FOR = timedelta(milliseconds=100)
 )
 def each_worker_has_the_limit_for_itself() -> Patched:
     """Three workers use three times of it."""
-    claim = memory_money._claim
+    claim = memory_claims._claim
     mine: dict[Any, Any] = {}
 
     def alone(tables: MemoryTables, call: Any, asked: Any, *rest: Any) -> Any:
@@ -201,7 +201,7 @@ def each_worker_has_the_limit_for_itself() -> Patched:
                 shared.setdefault(name, limit)
             tables.limits = shared
 
-    return patch.object(memory_money, "_claim", alone)
+    return patch.object(memory_claims, "_claim", alone)
 
 
 @caught_by("no_window_exceeds_its_limit", provider_limits=1, only_requests=1, limits_declared=1)
@@ -248,7 +248,7 @@ def a_learned_limit_is_ignored() -> Patched:
     current = memory_limits._current
 
     def declared(*asked: Any) -> list[Limit]:
-        return [limit for limit in current(*asked) if limit.source is not flow.Source.LEARNED]
+        return [limit for limit in current(*asked) if limit.source is not Source.LEARNED]
 
     return patch.object(memory_limits, "_current", declared)
 
@@ -327,17 +327,17 @@ def a_large_call_starves() -> Patched:
 
     def greedy(tables: MemoryTables, key: Any, now: datetime) -> Any:
         calls = memory_breakers._waiting_for(tables, key)
-        offer = Offer.of(tables, key, now)
+        left = LimitHeadroom.of(tables, key, now)
         asleep = [c for c in calls if c.due_at and c.due_at > now]
-        small = [c for c in asleep if offer.fitting([memory_breakers._need(c)], [])]
+        small = [c for c in asleep if left.fitting([memory_breakers._need(c)], [])]
         small.sort(key=lambda c: (c.input_token_bound + c.output_token_bound, c.created_at))
-        return small[: offer.fitting([memory_breakers._need(c) for c in small], [])]
+        return small[: left.fitting([memory_breakers._need(c) for c in small], [])]
 
     next_of = memory_breakers._next_of
 
     def chosen(tables: MemoryTables, key: Any, now: datetime) -> Any:
-        everybody = tables.breakers[*key, ""]
-        is_usual = everybody.is_open or not everybody.is_proven(now)
+        shared = tables.breakers[*key, ""]
+        is_usual = shared.is_open or not shared.is_proven(now)
         return next_of(tables, key, now) if is_usual else greedy(tables, key, now)
 
     return patch.object(memory_breakers, "_next_of", chosen)
@@ -351,11 +351,9 @@ def a_flood_delays_the_others() -> Patched:
     def oldest(tables: MemoryTables, key: Any, now: datetime) -> Sequence[Any]:
         chosen = next_of(tables, key, now)
         calls = memory_breakers._waiting_for(tables, key)
-        asleep = sorted(
-            (c for c in calls if c.due_at and c.due_at > now), key=lambda c: c.created_at
-        )
-        everybody = tables.breakers[*key, ""]
-        is_usual = everybody.is_open or not everybody.is_proven(now)
+        asleep = sorted((c for c in calls if c.due_at and c.due_at > now), key=lambda c: c.rank_at)
+        shared = tables.breakers[*key, ""]
+        is_usual = shared.is_open or not shared.is_proven(now)
         return chosen if is_usual else asleep[: len(chosen)]
 
     return patch.object(memory_breakers, "_next_of", oldest)
@@ -377,7 +375,7 @@ def new_calls_overtake_those_that_wait() -> Patched:
 def nobody_is_woken_when_a_limit_has_room() -> Patched:
     """A call that waits for a limit is looked at when it has waited too long."""
 
-    def none(self: Offer, line: Sequence[Need], _: Sequence[Need]) -> int:
+    def none(self: LimitHeadroom, line: Sequence[Need], _: Sequence[Need]) -> int:
         return 0 if self.timed or self.concurrency else len(line)
 
-    return patch.object(Offer, "fitting", none)
+    return patch.object(LimitHeadroom, "fitting", none)

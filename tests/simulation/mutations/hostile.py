@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from callgate.domain import errors
 from callgate.domain.answers import SchemaResult
-from callgate.domain.delivery import Delivery, Published, Told
+from callgate.domain.delivery import Delivery, LinkOutcome, Published
 from callgate.domain.provider import Billing, Failure
 from callgate.services import ai_call_logger, delivery, output_checks
 from callgate.services.recovery import RecoveryService
@@ -118,27 +118,27 @@ def links_are_delivered_in_the_recovery_loop() -> Patched:
 def a_failing_link_is_tried_without_a_pause() -> Patched:
     """As long as it takes."""
 
-    def at_once(link: Delivery, published: Published) -> Told:
+    def at_once(link: Delivery, published: Published) -> LinkOutcome:
         again_s = None if published.why is None else 0.0
-        return Told(link.submission_id, published.why, again_s)
+        return LinkOutcome(link.submission_id, published.why, again_s)
 
-    return patch.object(delivery, "told", at_once)
+    return patch.object(delivery, "link_outcome_of", at_once)
 
 
 @caught_by("a_failing_link_is_tried_ever_less_often")
 def a_failing_link_is_tried_as_often_as_ever() -> Patched:
     """Every ten seconds, and without an end."""
 
-    def steadily(link: Delivery, published: Published) -> Told:
-        return Told(link.submission_id, published.why, 10.0 if published.why else None)
+    def steadily(link: Delivery, published: Published) -> LinkOutcome:
+        return LinkOutcome(link.submission_id, published.why, 10.0 if published.why else None)
 
-    return patch.object(delivery, "told", steadily)
+    return patch.object(delivery, "link_outcome_of", steadily)
 
 
 # Answers that take too long to check.
 
 
-@caught_by(*TWICE, *HARM)
+@caught_by(*TWICE, *HARM, "nobody_waits_too_long_for_held_money")
 def answers_are_checked_in_the_workers_own_process() -> Patched:
     """The interpreter is busy with one schema, and its process does nothing else: no lease is renewed."""
 
@@ -167,6 +167,6 @@ def a_killed_check_is_posted_as_unknown() -> Patched:
 
 
 @caught_by("who_may_be_tried_is_not_refused", "others_succeed", *HARM)
-def a_refused_key_opens_everybodys_breaker() -> Patched:
+def a_refused_key_opens_the_shared_breaker() -> Patched:
     """Breakers do not ask whose key was refused."""
     return patch.object(FaultyProvider, "credential", lambda self, org_id: "")

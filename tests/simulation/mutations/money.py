@@ -8,9 +8,9 @@ from typing import Any
 from unittest.mock import patch
 
 from callgate.adapters.cost_calculator import CostCalculator
+from callgate.adapters.memory import claims as memory_claims
 from callgate.adapters.memory import headroom as memory_headroom
 from callgate.adapters.memory import ledger as memory_ledger
-from callgate.adapters.memory import money as memory_money
 from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory import tables as memory_tables
 from callgate.adapters.memory.tables import MemoryTables
@@ -25,7 +25,7 @@ from tests.simulation.mutations.registry import Patched, both, caught_by
 @caught_by("the_worst_case_is_held", "held_in_every_scope")
 def clamp_a_hold_to_what_is_left() -> Patched:
     """A call that does not fit is let in with less."""
-    hold = memory_money._hold
+    hold = memory_claims._hold
 
     def clamped(tables: Any, call: Any, claim: Any, budgets: Any, *rest: Any) -> Any:
         left = min((b.left_nano_usd for b in budgets), default=0)
@@ -33,8 +33,8 @@ def clamp_a_hold_to_what_is_left() -> Patched:
         return hold(tables, call, clamped, budgets, *rest)
 
     return both(
-        patch.object(memory_money, "_hold", clamped),
-        patch.object(memory_money, "_refusal", lambda *_: None),
+        patch.object(memory_claims, "_hold", clamped),
+        patch.object(memory_claims, "_refusal", lambda *_: None),
     )
 
 
@@ -53,21 +53,21 @@ def hold_the_likely_case() -> Patched:
 @caught_by("the_worst_case_is_held", conflict=0.3)
 def retry_without_a_new_hold() -> Patched:
     """The first attempt's hold is thought to cover them all."""
-    hold = memory_money._hold
+    hold = memory_claims._hold
 
     def once(tables: Any, call: Any, claim: Any, *rest: Any) -> Any:
         again = replace(claim, hold_nano_usd=0)
         return hold(tables, call, again if call.attempt else claim, *rest)
 
-    return patch.object(memory_money, "_hold", once)
+    return patch.object(memory_claims, "_hold", once)
 
 
 @caught_by("spent_and_held_within_limit")
 def admit_without_what_is_held() -> Patched:
     """Only what is spent counts."""
-    admit = memory_money.admit
+    admit = memory_claims.admit
     return patch.object(
-        memory_money,
+        memory_claims,
         "admit",
         lambda budgets, *rest: admit([replace(b, reserved_nano_usd=0) for b in budgets], *rest),
     )
@@ -89,20 +89,20 @@ def reject_what_could_wait() -> Patched:
     ) -> Any:
         tables.end(call, CallState.REJECTED, why.to_json(), now)
 
-    return patch.object(memory_money, "_refuse", refuse)
+    return patch.object(memory_claims, "_refuse", refuse)
 
 
 @caught_by("held_in_every_scope")
 def hold_in_one_scope_only() -> Patched:
     """The first budget is thought to be the only one."""
-    budgets = memory_money._budgets
-    return patch.object(memory_money, "_budgets", lambda *asked: budgets(*asked)[:1])
+    budgets = memory_claims._budgets
+    return patch.object(memory_claims, "_budgets", lambda *asked: budgets(*asked)[:1])
 
 
 @caught_by("held_in_every_scope", "refused_only_what_does_not_fit")
 def know_no_scope_but_the_organisation() -> Patched:
     """The limits of call types are forgotten."""
-    return patch.object(memory_money, "scopes_of", lambda call_type: ("org",))
+    return patch.object(memory_claims, "scopes_of", lambda call_type: ("org",))
 
 
 @caught_by("a_period_is_a_day_or_a_month")
@@ -211,3 +211,15 @@ def release_everybody() -> Patched:
     return patch.object(
         memory_headroom, "_fitting", lambda *asked: [call for call, _ in waiters(*asked)]
     )
+
+
+@caught_by("nobody_waits_too_long_for_held_money", "who_can_wait_waits")
+def a_wait_for_held_money_never_ends() -> Patched:
+    """Each time that it is tried, its wait begins again."""
+    refuse = memory_claims._refuse
+
+    def endless(tables: Any, call: Any, *rest: Any) -> None:
+        call.wait_until = None
+        refuse(tables, call, *rest)
+
+    return patch.object(memory_claims, "_refuse", endless)

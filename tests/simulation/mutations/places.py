@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from callgate.adapters.memory import concurrency as memory_concurrency
 from callgate.adapters.memory import ledger as memory_ledger
+from callgate.adapters.memory import limits as memory_limits
 from callgate.adapters.memory.rows import CallRow
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import CallState
@@ -104,6 +105,41 @@ def new_calls_take_the_places_of_those_that_wait() -> Patched:
         return refusal_of(self, call_type, running, {})
 
     return patch.object(Places, "refusal_of", hasty)
+
+
+@caught_by("what_has_room_sends_somebody", places_declared=1, provider_limits=1, limits_declared=1)
+def two_lines_refuse_each_others_calls() -> Patched:
+    """Who was released for a limit is new to the places, as the other way round: neither overtakes, nobody is sent."""
+    refusal_of = memory_concurrency.refusal_of
+
+    def new_to_places(tables: MemoryTables, call: CallRow) -> str | None:
+        waits_for, call.waits_for = call.waits_for, None
+        error = refusal_of(tables, call)
+        call.waits_for = waits_for
+        return error
+
+    return patch.object(memory_concurrency, "refusal_of", new_to_places)
+
+
+@caught_by(
+    "an_organisation_gets_its_share",
+    "no_call_is_overtaken_again_and_again",
+    places_declared=1,
+    provider_limits=1,
+    limits_declared=1,
+)
+def calls_woken_for_a_place_pass_at_the_limit() -> Patched:
+    """An organisation with few places has a line of its own to the provider."""
+    ask = memory_limits.ask
+
+    def privileged(tables: MemoryTables, key: Any, call: CallRow, *rest: Any, **named: Any) -> Any:
+        waits_for = call.waits_for
+        call.waits_for = key if call.is_in_line else waits_for
+        answer = ask(tables, key, call, *rest, **named)
+        call.waits_for = waits_for
+        return answer
+
+    return patch.object(memory_limits, "ask", privileged)
 
 
 @caught_by("who_waits_for_a_place_comes_in_turn", places_declared=1)

@@ -49,7 +49,11 @@ def caught_by(
             "provider limits": 0.0,
             "rate limited": 0.0,
             "places declared": 0.0,
+            "slots short": 0.0,
             "conversations": 0.0,
+            "classes and deadlines": 0.0,
+            "calls paused": 0.0,
+            "open calls bounded": 0.0,
         }
         chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
         MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances, seed))

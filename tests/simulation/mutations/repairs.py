@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from callgate.adapters.memory import claims
 from callgate.adapters.memory.rows import AttemptRow
 from callgate.domain.calls import AttemptKind, AttemptStatus
 from callgate.domain.provider import Priced
@@ -39,6 +40,17 @@ def repair_for_free() -> Patched:
         return Assessment(Priced(0, "")) if is_repair else assess(costs, view, attempt, *rest)
 
     return patch.object(ai_call_logger, "assess", free)
+
+
+@caught_by("a_refused_repair_is_dead", breaks_the_schema=0.6)
+def repair_that_does_not_fit_is_rejected() -> Patched:
+    """The same submission makes the call again, and pays the broken answer again."""
+    end = claims._end_refused
+
+    def rejected(tables: Any, call: Any, claim: Any, *rest: Any) -> None:
+        end(tables, call, replace(claim, repair_after=None), *rest)
+
+    return patch.object(claims, "_end_refused", rejected)
 
 
 @caught_by("a_repair_shows_what_is_broken", breaks_the_schema=0.6)

@@ -14,7 +14,7 @@ from callgate.adapters.memory.rows import SubmissionRow
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain import identity
 from callgate.domain.calls import Bodies, CallState
-from callgate.domain.delivery import Delivery, Told
+from callgate.domain.delivery import Delivery, LinkOutcome
 from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.reports import EndReason
 from callgate.services.ai_call_logger import AICallLogger
@@ -23,7 +23,7 @@ from tests.simulation.faulty_ledger import FaultyLedger
 from tests.simulation.mutations.registry import Patched, both, caught_by
 
 
-@caught_by("whatever_is_left_is_due", seed=71)
+@caught_by("whatever_is_left_is_due", "sums_equal_rows", seed=71)
 def join_without_the_lock() -> Patched:
     """A submission is added to a call that was open when it looked, and may have ended since."""
     submit = FaultyLedger.submit
@@ -35,7 +35,9 @@ def join_without_the_lock() -> Patched:
         if len(batch) > 1 or is_known or call is None or not call.state.is_open:
             return submit(self, batch)
         self.world.scheduler.wait(self.world.rng.uniform(0, 15), self.owner)
-        joined = SubmissionRow(new.submission_id, call.key, SubmitOutcome.JOINED, new.link)
+        joined = SubmissionRow(
+            new.submission_id, call.key, SubmitOutcome.JOINED, new.link, call.created_at
+        )
         tables.add_submission(joined)
         return [Submitted(new.submission_id, SubmitOutcome.JOINED, call.key, call.state)]
 
@@ -121,7 +123,7 @@ def mark_a_link_before_it_is_published() -> Patched:
 
     def marked(self: Any, links: Sequence[Delivery]) -> None:
         if links:
-            self._ledger.deliver([Told(link.submission_id) for link in links])
+            self._ledger.keep_link_outcomes([LinkOutcome(link.submission_id) for link in links])
         publish(self, links)
 
     return patch.object(DeliveryService, "_publish", marked)

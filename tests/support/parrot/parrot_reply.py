@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from callgate.adapters.providers.http.answer_wrapping import unwrapped
 from callgate.adapters.providers.http.reply_body import (
-    billing_of,
+    billed,
     failure_in,
     fields_of,
     invalid,
     name_of,
     text_of,
-    too_large,
     tool_call,
 )
 from callgate.adapters.providers.http.usage import CountField, OwnCounts, usage_in
-from callgate.domain.bounded_json import TooLarge
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, TOOLS_ENDING, Ending, ending_of
 from callgate.domain.messages import ToolCall
@@ -48,11 +45,8 @@ def reply_of(
     body: bytes, headers: Mapping[str, str], request: LLMRequest, entry: ProviderEntry
 ) -> ProviderReply | Failure:
     """Read the body of a reply with a status of success. Its usage is read even if it holds no answer."""
-    try:
-        fields = fields_of(body, headers)
-    except TooLarge:
-        return too_large(body, request, COUNTS)
-    if isinstance(fields, Failure):
+    fields = fields_of(body, headers, request, COUNTS)
+    if not isinstance(fields, dict):
         return fields
     said, calls, why = text_of(fields.get("say")), list(_calls(fields)), name_of(fields.get("why"))
     ending = ENDINGS.get((why or "").casefold(), why)
@@ -60,12 +54,10 @@ def reply_of(
     # Words, a trick or a used-up bound: tokens were used, so a count of zero is wrong and an error is not free.
     has_text = bool(said or calls) or ending_of(ending) is Ending.TRUNCATED
     reported = usage_in(fields, has_text=has_text, own=COUNTS)
-    failure = failure_in(fields, (), headers, entry, ERRORS)
-    if failure is not None:
-        failure = replace(failure, billing=billing_of(failure, reported, has_text=has_text))
-        if failure.billing is not Billing.BY_USAGE:
-            return failure
-    elif reported.usage is None and not is_answer:
+    failure = billed(failure_in(fields, (), headers, entry, ERRORS), reported, has_text=has_text)
+    if failure and failure.billing is not Billing.BY_USAGE:
+        return failure
+    if failure is None and reported.usage is None and not is_answer:
         return invalid("the reply says nothing")
     is_good = is_answer and ending_of(ending, entry.good_endings) is Ending.GOOD
     unwraps = entry.unwraps if request.response_schema else ()

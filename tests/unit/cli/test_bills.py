@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from callgate.domain.unknown import UnknownFilter
-from callgate.services.bills import BILLS_BYTES_MAX, BILLS_MAX
+from callgate.services.bills import BILLS_MAX, BILLS_MAX_BYTES
 from tests.support.command_line import HOSTILE, Shell, given_up, settled
 from tests.support.ledger_under_test import LedgerUnderTest, open_memory
 
@@ -125,7 +125,7 @@ def test_a_file_with_a_wrong_line_is_refused_whole(
         (b"attempt;billed\n", "first line must be attempt_id,billed_usd"),
         (b"billed_usd,attempt_id\n", "first line must be attempt_id,billed_usd"),
         (b"attempt_id,billed_usd\n\xff,0\n", "not UTF-8"),
-        (b"attempt_id,billed_usd\n" + b"x" * BILLS_BYTES_MAX, "split it"),
+        (b"attempt_id,billed_usd\n" + b"x" * BILLS_MAX_BYTES, "split it"),
         (
             b"attempt_id,billed_usd\n"
             + b"".join(b"%s,0\n" % str(UUID(int=n)).encode() for n in range(BILLS_MAX + 1)),

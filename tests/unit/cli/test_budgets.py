@@ -10,7 +10,7 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.calls import CallKey
-from callgate.domain.reports import CostLine
+from callgate.domain.sums import CostLine, Measures
 from tests.support.command_line import Shell
 
 
@@ -45,13 +45,14 @@ def test_costs_show_how_long_answers_took(
     shell: Shell, ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside what they cost."""
-    line = CostLine("acme", "x", "openai", "gpt-4o", 3, 3, 3, 0, 9, 0, 9, 7, 0, 812, 1_900)
-    monkeypatch.setattr(ledger, "costs", lambda org_id: [line])
+    used = Measures(attempts=3, calls=3, latency_ms=2_436, timed=3)
+    line = CostLine(used, 3, 0, 0, 0, org_id="acme", call_type="x", provider="p", model="m")
+    monkeypatch.setattr(ledger, "costs", lambda which, by: [line])
 
     heading, row = shell("costs")[1].splitlines()
 
-    assert heading.split()[-4:] == ["p50", "ms", "p95", "ms"]
-    assert row.split()[-2:] == ["812", "1900"]
+    assert heading.split()[-2:] == ["mean", "ms"]
+    assert row.split()[-1] == "812"
 
 
 def test_a_clean_audit_ends_with_zero(shell: Shell, dead: CallKey) -> None:

@@ -12,7 +12,7 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.client import Client
 from callgate.domain.calls import AttemptStatus, CallKey, CallState
-from callgate.domain.delivery import Told
+from callgate.domain.delivery import LinkOutcome
 from callgate.domain.ledger import RecordAnswer, Settle
 from callgate.domain.provider import ProviderReply
 from callgate.domain.reports import CallFilter
@@ -155,10 +155,10 @@ def test_links_that_could_not_be_delivered_are_shown_with_their_reason(
         client.ledger.submit(joined)
         client.cancel(key.task_id, "by a test")
     given_up, *others = ledger.links(limit=10)
-    ledger.deliver(
+    ledger.keep_link_outcomes(
         [
-            Told(given_up.submission_id, "broken: KeyError"),
-            *(Told(link.submission_id, "refused by the broker", 10.0) for link in others),
+            LinkOutcome(given_up.submission_id, "broken: KeyError"),
+            *(LinkOutcome(link.submission_id, "refused by the broker", 10.0) for link in others),
         ]
     )
 
@@ -170,3 +170,30 @@ def test_links_that_could_not_be_delivered_are_shown_with_their_reason(
     )
     assert [f["tries"] for f in json.loads(as_json)["link_failures"]] == [1, 1, 1]
     assert "secret" not in shown + as_json
+
+
+def test_calls_are_listed_by_words(shell: Shell, open_client: Any) -> None:
+    """As in Flower; options narrow further."""
+    with open_client() as client:
+        key = client.submit(a_request()).key
+    count = lambda *a: len(json.loads(shell("calls", "list", *a, "--json")[1]))  # noqa: E731
+
+    assert count("org:acme state:queued since:1h") == 1
+    assert count("org:acme", "state:dead") == 0
+    assert count(key.task_id) == 1
+    assert count("state:queued", "--org", "other") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("colour:red",), "error: invalid_words: there is no word colour: the words are"),
+        (("org:acme", "--org", "acme"), "error: invalid_words: org: is given twice"),
+        (("since:1h", "--today"), "error: invalid_words: since: is given twice"),
+    ],
+)
+def test_wrong_words_are_one_line(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+    code, out, err = shell("calls", "list", *arguments)
+
+    assert (code, out) == (1, "")
+    assert said in err

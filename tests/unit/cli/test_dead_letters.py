@@ -1,17 +1,16 @@
-"""`callgate dead-letters`: list, group, redrive, discard."""
+"""`callgate dead-letters`: list, group, discard."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.calls import CallKey, CallState
-from callgate.domain.reports import CallFilter, UnprocessableMessage
-from tests.support.command_line import Shell, a_dead_call, state_of
+from callgate.domain.reports import UnprocessableMessage
+from tests.support.command_line import Shell, state_of
 
 
 def test_dead_letters_are_calls_and_unprocessable_messages(
@@ -49,44 +48,6 @@ def test_a_dead_call_is_shown_with_its_request(shell: Shell, dead: CallKey) -> N
     assert shown["last"]["error"]["code"] == "bad_request"
 
 
-def test_a_dry_run_prices_and_changes_nothing(
-    shell: Shell, ledger: MemoryLedger, dead: CallKey
-) -> None:
-    """The worst case is what the budget must have room for."""
-    told = json.loads(shell("dead-letters", "redrive", "--dry-run", "--json")[1])
-
-    assert (told["count"], told["redriven"]) == (1, [])
-    assert told["worst_case_nano_usd"] > 0
-    assert len(ledger.calls(CallFilter(), limit=10)) == 1
-
-
-def test_a_redriven_call_is_not_redriven_again(
-    shell: Shell, ledger: MemoryLedger, dead: CallKey
-) -> None:
-    """A later generation may have succeeded: another redrive would pay for the answer twice."""
-    redriven = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])["redriven"]
-    again = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])
-
-    assert redriven == [f"{dead.call_id}.2"]
-    assert (again["count"], again["redriven"]) == (0, [])
-    assert json.loads(shell("dead-letters", "list", "--json")[1])["calls"] == []
-    assert len(ledger.calls(CallFilter(), limit=10)) == 2
-
-
-def test_redrive_stops_at_max_and_takes_a_rate(
-    shell: Shell, ledger: MemoryLedger, open_client: Any
-) -> None:
-    """An operator can try a few, slowly, before the rest."""
-    for content in ("a", "b", "c"):
-        a_dead_call(ledger, open_client, content)
-
-    told = json.loads(
-        shell("dead-letters", "redrive", "--max", "2", "--rate", "50/s", "--yes", "--json")[1]
-    )
-
-    assert len(told["redriven"]) == 2
-
-
 def test_nothing_is_changed_where_nobody_can_be_asked(
     shell: Shell, ledger: MemoryLedger, dead: CallKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +55,7 @@ def test_nothing_is_changed_where_nobody_can_be_asked(
     with Path("/dev/null").open() as nobody:
         monkeypatch.setattr("sys.stdin", nobody)
 
-        assert shell("dead-letters", "redrive")[0] == 2
+        assert shell("dead-letters", "redrive", "--reason", "x", "--id", dead.task_id)[0] == 2
         assert shell("dead-letters", "discard", "--reason", "old")[0] == 2
     assert state_of(ledger, dead) is CallState.DEAD
 

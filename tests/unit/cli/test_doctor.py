@@ -38,7 +38,8 @@ def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Doctor:
             broker_timeout_s=0.2,
         )
         run(("doctor", *arguments), lambda: Client(settings, ledger=MemoryLedger()))
-        lines = capsys.readouterr().out.splitlines()
+        # What to do is on a line of its own, below the finding.
+        lines = capsys.readouterr().out.replace("\n     -> ", " -> ").splitlines()
         return {line.split()[1].rstrip(":"): line for line in lines}
 
     return examine
@@ -61,6 +62,25 @@ def test_a_model_of_the_catalogue_is_looked_for_unasked(doctor: Doctor) -> None:
     assert lines["tokenizer"] == "OK   tokenizer: local/gemma: utf8-bytes"
 
 
+def test_a_name_that_stands_for_a_model_is_looked_for_too(doctor: Doctor) -> None:
+    """A catalogue without rows of prices has it where deployments and aliases are."""
+    named = '[providers.claude]\npreset = "anthropic"\nmodels = { assistant = "claude-opus-5" }\n'
+
+    lines = doctor(catalogue=named)
+
+    assert lines["price"].startswith("OK   price: claude/assistant: genai-prices")
+
+
+def test_a_catalogue_that_names_no_model_is_not_amiss(doctor: Doctor) -> None:
+    """The provider's own names are good without being written down, so nothing says that one of OpenAI's is needed."""
+    lines = doctor(catalogue='[providers.groq]\npreset = "groq"\n')
+
+    assert lines["price"] == (
+        "OK   price: the catalogue names no model: give --model PROVIDER/MODEL"
+    )
+    assert "tokenizer" not in lines
+
+
 def test_a_service_that_is_away_has_a_cause_and_a_remedy(doctor: Doctor) -> None:
     """In one line each, without a password."""
     lines = doctor(catalogue="")
@@ -68,7 +88,7 @@ def test_a_service_that_is_away_has_a_cause_and_a_remedy(doctor: Doctor) -> None
     for check, variable in (("database", "DATABASE_URL"), ("broker", "BROKER_URL")):
         assert lines[check].startswith(f"FAIL {check}: ")
         assert "Connection refused" in lines[check]
-        assert f"check CALLGATE_{variable}, and that" in lines[check]
+        assert f" -> Check CALLGATE_{variable}, and that" in lines[check]
         assert "secret" not in lines[check]
     assert lines["broker"].startswith("FAIL broker: redis://:**@127.0.0.1:1/0 cannot be used")
 

@@ -6,7 +6,7 @@ import pytest
 
 from callgate.domain.breaker import Health
 from callgate.domain.pauses import PauseKey
-from callgate.domain.reports import By
+from callgate.domain.reports import By, EndReason
 from tests.support.command_line import Shell, given_up
 from tests.support.ledger_under_test import LedgerUnderTest, a_failure, a_reserve, open_memory
 
@@ -31,7 +31,7 @@ def test_the_doctor_tells_what_waits_for_an_operator(
     shell: Shell, ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As warnings: calls go on, or wait for just that."""
-    monkeypatch.setattr("callgate.services.doctor._schema", lambda *_: "migrated")
+    monkeypatch.setattr("callgate.services.ledger_checks._schema", lambda *_: "migrated")
     assert shell("doctor")[1].count("OK   breakers: none is open\nOK   unknown bills: none\n") == 1
     given_up(ledger)
     ref = ledger.answered("refused")
@@ -39,8 +39,9 @@ def test_the_doctor_tells_what_waits_for_an_operator(
 
     out = shell("doctor")[1]
 
-    assert "WARN breakers: open: openai/gpt-4o-mini for acme since" in out
-    assert "(quota; 0 calls wait)" in out
+    assert "     -> " in out
+    assert "WARN breakers: open: openai/gpt-4o-mini since" in out
+    assert "(quota; only calls of acme; 0 calls wait)" in out
     assert "WARN unknown bills: 1 attempts hold $0.000000100" in out
 
 
@@ -48,7 +49,7 @@ def test_the_doctor_tells_what_is_paused(
     shell: Shell, ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pause may have been forgotten."""
-    monkeypatch.setattr("callgate.services.doctor._schema", lambda *_: "migrated")
+    monkeypatch.setattr("callgate.services.ledger_checks._schema", lambda *_: "migrated")
     assert "OK   pauses: nothing is paused\n" in shell("doctor")[1]
     ledger.operations.pause(PauseKey(provider="openai"), by=By("ann", "they leak"))
     ledger.operations.pause(PauseKey(org_id="bolt", is_freeze=True), by=By("ann", "unpaid"))
@@ -58,4 +59,24 @@ def test_the_doctor_tells_what_is_paused(
 
     assert line.startswith("WARN pauses: paused: provider openai since ")
     assert "(they leak; 1 calls wait), frozen: organisation bolt since " in line
-    assert line.endswith("(unpaid; 0 calls wait); see `callgate pauses`")
+    assert line.endswith("(unpaid; 0 calls wait)")
+
+
+def test_the_doctor_tells_how_calls_ended(
+    shell: Shell, ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an operator has ended himself is no news."""
+    monkeypatch.setattr("callgate.services.ledger_checks._schema", lambda *_: "migrated")
+    ledger.operations.end([ledger.queued("mine")], code=EndReason.CANCELLED, message="by hand")
+    assert "OK   ended calls: none ended without an answer" in shell("doctor")[1]
+    ledger.dead()
+    dead = ledger.operations.recent_ends(orgs_max=9, calls_max=9, age_s=60.0)
+
+    lines = shell("doctor")[1].splitlines()
+
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("WARN ended calls: ")]
+    reasons = {end.state: end.reason for end in dead}
+    assert f"1 dead with {reasons['dead']}, of acme" in lines[at]
+    assert "cancelled" not in lines[at]
+    assert f"-> {reasons['dead']}: " in lines[at + 1]
+    assert "dead-letters redrive" in lines[at + 1]

@@ -70,7 +70,7 @@ def test_a_paused_call_says_why(shell: Shell, ledger: LedgerUnderTest) -> None:
     """In lists and alone, and until when it waits at the latest."""
     assert shell("pause", "--all", *REASON)[0] == 0
     task_id = paused(ledger)
-    until = f"paused until {ledger.now().replace(day=ledger.now().day + 1):%Y-%m-%d %H:%M}"
+    until = f"paused, given up at {ledger.now().replace(day=ledger.now().day + 1):%Y-%m-%d %H:%M}"
 
     assert until in shell("calls", "list", "--wait-reason", "paused")[1]
     shown = shell("calls", "show", task_id)[1]

@@ -148,11 +148,12 @@ def test_the_doctor_says_whether_each_key_is_accepted(
     assert found["key of none"][0] == found["key of away"][0] == "warn"
     assert "could not connect" in found["key of away"][1]
     assert "not asked" in found["key of silent"][1]
-    assert seen == [
+    assert set(seen) == {
         ("GET", "/v1/models", "Bearer sk-wrong"),
         ("GET", "/v1/models?api-version=2024-10-21", KEY),
         ("GET", "/v1/key", f"Bearer {KEY}"),
-    ]
+    }
+    assert len(seen) == 3
     assert "sk-" not in str(found)
 
 

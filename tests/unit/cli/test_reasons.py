@@ -33,7 +33,7 @@ def test_a_call_that_waits_says_for_what(shell: Shell, ledger: LedgerUnderTest) 
     listed, shown = shell("calls", "list")[1], shell("calls", "show", key.task_id)[1]
 
     for out in (listed, shown):
-        assert "retry until 20" in out
+        assert "retry, tried again at 20" in out
         assert until in out
     assert json.loads(shell("calls", "list", "--json")[1])[0]["wait_reason"] == "retry"
 

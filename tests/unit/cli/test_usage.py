@@ -103,6 +103,7 @@ def test_help_shows_new_names_only(shell: Shell) -> None:
         *("breakers list", "breakers open", "breakers close", "actions list", "doctor"),
         *("dead-letters list", "dead-letters show", "dead-letters summary"),
         *("dead-letters redrive", "dead-letters discard", "retention purge"),
+        *(f"redrives {name}" for name in ("list", "show", "start", "pause", "resume", "abort")),
         *("tenants grant", "tenants revoke", "tenants list"),
     ],
 )
