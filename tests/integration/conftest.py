@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.dev_servers import embedded, folder
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 from tests.support.partitions import PartitionedLedger, partitioned_ledger
 from tests.support.simulator_client import ask, provider, simulator, transport
+from tests.support.statistics import forgotten, take_statistics
 from tests.support.valkey import Valkey
 
 __all__ = ["ask", "embedded", "folder", "provider", "simulator", "transport"]
@@ -79,6 +81,26 @@ def command(services: DevServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
 def ledger(postgres_engine: Engine, postgres_session: PostgresSession) -> LedgerUnderTest:
     """An empty ledger in Postgres."""
     return open_postgres(postgres_session)
+
+
+@pytest.fixture(params=[None, 1, 8], ids=["nothing is known", "lives of 1", "lives of 8"])
+def statistics(request: pytest.FixtureRequest, postgres_engine: Engine) -> Iterator[None]:
+    """
+    What Postgres knows of the tables: nothing, or how they were in another life. It learns nothing meanwhile.
+
+    With these lives claims, settlements and plans of redrives read all calls, before indexes said whom they are for.
+    """
+    with forgotten(postgres_engine):
+        if request.param is not None:
+            take_statistics(postgres_engine, Random(request.param))  # noqa: S311 - a case
+        yield
+
+
+@pytest.fixture
+def nothing_is_known(postgres_engine: Engine) -> Iterator[None]:
+    """Postgres knows nothing of the tables, and learns nothing meanwhile."""
+    with forgotten(postgres_engine):
+        yield
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from sqlalchemy import Engine, text
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import CallState
 from callgate.domain.ledger import Reserved
-from tests.integration.test_slot_rules import WAIT, WORK
 from tests.support.ledger_under_test import (
     DAY_S,
     ORG,
@@ -27,14 +26,13 @@ from tests.support.ledger_under_test import (
     an_answer,
     open_postgres,
 )
-from tests.support.tables import TRUNCATE
+from tests.support.many_calls import WAIT
+from tests.support.statistics import WAITS, forgotten, take_statistics
 
 WAITING = 3_000
 READ_MAX = WAITING / 4
 FREED_MAX = 1_000
 """A settlement frees so many calls that wait for a place, if there is room."""
-COUNTS = (1, 20, 300, 3_000, 8_000)
-WAITS = ("rate_limited", "concurrency_limited")
 READ = """SELECT indexrelname AS name, idx_tup_read AS found
   FROM pg_stat_user_indexes WHERE relname IN ('llm_call', 'submission')"""
 SEEDS = (7, 8, 11, 14, 19, 23, 32, 37)
@@ -45,24 +43,8 @@ SEEDS = (7, 8, 11, 14, 19, 23, 32, 37)
 def session(postgres_engine: Engine) -> Iterator[PostgresSession]:
     """One connection of the owner."""
     url = postgres_engine.url.render_as_string(hide_password=False)
-    with closing(PostgresSession(url, pool_size=1)) as session:
+    with forgotten(postgres_engine), closing(PostgresSession(url, pool_size=1)) as session:
         yield session
-
-
-def take_statistics(engine: Engine, rng: random.Random) -> None:
-    """Let Postgres know a table of any calls, and empty it."""
-    with engine.begin() as connection:
-        for org in rng.sample([ORG, "bolt", "nova", "x", "y"], rng.randint(1, 5)):
-            for state in rng.sample(["running", "queued", "waiting"], rng.randint(1, 3)):
-                row = {"org": org, "state": state, "hold": None, "count": rng.choice(COUNTS)}
-                connection.execute(text(WORK), row)
-            for wait in rng.sample(WAITS, rng.randint(0, 2)):
-                rows = {"org": org, "wait": wait, "count": rng.choice(COUNTS[:-1])}
-                connection.execute(text(WAIT), rows)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE"))
-    with engine.begin() as connection:
-        connection.execute(text(TRUNCATE))
 
 
 def read(session: PostgresSession) -> dict[str, int]:

@@ -15,6 +15,7 @@ from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.pauses import PauseKey
 from tests.support.tables import TRUNCATE
 
+pytestmark = pytest.mark.usefixtures("nothing_is_known")
 ORGS, DAYS, WAITING = 200, 60, 4_000
 NAME = BudgetName("org-100", ORG_SCOPE, Window.DAY)
 FILL = """

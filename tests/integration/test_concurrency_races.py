@@ -20,6 +20,7 @@ from tests.integration.test_breaker_races import deadlocks
 from tests.support.ledger_under_test import LedgerUnderTest, a_reserve, open_postgres
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.usefixtures("nothing_is_known")
 ORGS = ("few", "fewer")
 TYPES = ("slow", "quick")
 MOST = 3

@@ -138,7 +138,7 @@ def test_a_shutdown_in_mid_statement_is_unavailability(session: PostgresSession)
 
 
 @pytest.fixture
-def two_hosts(services: DevServers) -> str:
+def two_hosts(services: DevServers, postgres_engine: Engine) -> str:
     """A URL whose first host is nobody's, and whose second is the server."""
     url = make_url(services.database_url)
     return (

@@ -53,6 +53,7 @@ def rows_read(session: PostgresSession) -> int:
     return int(session.rows(ROWS_READ, {})[0][0])
 
 
+@pytest.mark.usefixtures("statistics")
 def test_figures_do_not_read_what_has_ended(
     postgres_engine: Engine, session: PostgresSession, ledger: LedgerUnderTest
 ) -> None:
@@ -109,6 +110,7 @@ def test_workers_and_dashboards_may_read_them(
                 figures.read_figures(interval_s=0, orgs_max=5)
 
 
+@pytest.mark.usefixtures("statistics")
 def test_recent_ends_do_not_read_what_is_older(
     postgres_engine: Engine, session: PostgresSession, ledger: LedgerUnderTest
 ) -> None:

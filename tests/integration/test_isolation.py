@@ -278,7 +278,7 @@ def test_a_call_that_is_cut_off_dies_with_its_child(notes: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert is_gone(pids(notes)[0])
+        await until_async(lambda: is_gone(pids(notes)[0]))
 
     run(story, an_executor(notes))
 
@@ -313,7 +313,7 @@ def test_an_unknown_answer_counts_as_a_lost_child(notes: Path) -> None:
 
     async def story(isolate: QuarantineExecutor) -> None:
         assert await until_it_runs(isolate, BABBLE) is DeliveryResult.WORKER_LOST
-        assert is_gone(pids(notes)[0])
+        await until_async(lambda: is_gone(pids(notes)[0]))
 
     run(story, an_executor(notes))
 

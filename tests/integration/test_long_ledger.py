@@ -29,6 +29,7 @@ from tests.support.ledger_under_test import (
     an_answer,
     open_postgres,
 )
+from tests.support.statistics import forgotten
 from tests.support.tables import EMPTY
 
 PLAN = Plan(rows=20_000, calls=5_000, days=60, orgs=12)
@@ -40,7 +41,8 @@ SELECT sum(n)::bigint AS counted FROM (
 FOR_LISTS = """
 SELECT coalesce(sum(idx_scan), 0)::bigint AS counted FROM pg_stat_user_indexes WHERE indexrelname IN (
     'ix_llm_call_created', 'ix_llm_call_stuck', 'ix_llm_call_stuck_org', 'ix_llm_call_reason',
-    'ix_llm_call_fingerprint')"""
+    'ix_llm_call_fingerprint', 'ix_llm_call_dead_attempt', 'ix_llm_call_dead_group', 'ix_llm_call_discarded_group',
+    'ix_llm_call_rejected_group')"""
 """Indexes of the lists of calls. They hold calls of all kinds, so a plan that walks along one may read all calls."""
 READ_MORE_MAX = 1.25
 """Entries of rows that are gone already count too. Who reads the history reads fifty times as much."""
@@ -81,7 +83,10 @@ LITTLE: dict[str, Ask] = {
 def session(services: DevServers) -> Iterator[PostgresSession]:
     """Of a ledger that is empty first."""
     empty(services)
-    with closing(PostgresSession(services.database_url, pool_size=1)) as session:
+    with (
+        forgotten(engine_of(services)),
+        closing(PostgresSession(services.database_url, pool_size=1)) as session,
+    ):
         yield session
     empty(services)
 

@@ -16,6 +16,7 @@ from tests.contract.concurrency_steps import allow, in_line
 from tests.contract.flow_steps import released, sent, succeeds
 from tests.support.ledger_under_test import ORG, open_postgres
 
+pytestmark = pytest.mark.usefixtures("statistics")
 SHORT, LONG = 200, 10_000
 BY = By("ann", "they leak")
 FILL = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,

@@ -16,6 +16,7 @@ from callgate.domain.open_calls import OPEN_CALLS_MAX, OpenCalls
 from tests.contract.flow_steps import WORKER
 from tests.support.ledger_under_test import ORG, LedgerUnderTest, a_submission, open_postgres
 
+pytestmark = pytest.mark.usefixtures("nothing_is_known")
 FEW = 2_000
 """So many calls are counted for each statement; larger counts are kept."""
 BOUND = 2_500

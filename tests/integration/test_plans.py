@@ -15,6 +15,7 @@ from callgate.domain.unknown import UnknownFilter
 from tests.support.ledger_under_test import LIMIT, ORG, a_reserve, a_success, open_postgres
 from tests.support.tables import TRUNCATE
 
+pytestmark = pytest.mark.usefixtures("nothing_is_known")
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
                       input_token_bound, attempt, wait_reason, requested_hold_nano_usd)

@@ -16,6 +16,7 @@ from tests.contract.redrive_steps import dead, get, planned, redrives_of, releas
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 from tests.support.tables import TRUNCATE
 
+pytestmark = pytest.mark.usefixtures("statistics")
 MANY = 20_000
 ENDED = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model,
                       input_token_bound, attempt, attempt_id, error, end_reason, error_fingerprint, created_at)

@@ -18,6 +18,7 @@ from callgate.domain.calls import CallState
 from callgate.domain.reports import CallFilter
 from devkit.seed.history import Plan, seed
 from devkit.servers.embedded import DevServers
+from tests.support.statistics import count_all, forgotten
 from tests.support.tables import EMPTY
 
 PLAN = Plan(rows=9_000, calls=6_000, days=9, orgs=12, dead_share=0.3)
@@ -63,9 +64,11 @@ def session(services: DevServers) -> Iterator[PostgresSession]:
     with engine.connect() as connection:
         connection.exec_driver_sql(OPEN)
         connection.exec_driver_sql(TRACES)
-        connection.exec_driver_sql("VACUUM (ANALYZE) llm_call")
-        connection.exec_driver_sql("VACUUM (ANALYZE) ai_call_log")
-    with closing(PostgresSession(services.database_url, pool_size=1)) as session:
+    with (
+        forgotten(engine),
+        closing(PostgresSession(services.database_url, pool_size=1)) as session,
+    ):
+        count_all(engine)
         yield session
     with engine.connect() as connection:
         connection.exec_driver_sql(f"BEGIN; {EMPTY}; COMMIT")

@@ -12,7 +12,9 @@ from sqlalchemy import Engine, text
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.slots import OrgWork, ahead_max, gives_way, released
 from tests.support.ledger_under_test import DAY_S, ORG, a_reserve, open_postgres
+from tests.support.many_calls import WAIT, WORK
 
+pytestmark = pytest.mark.usefixtures("nothing_is_known")
 CASES = 400
 WAITING = 3_000
 GIVES_WAY = """SELECT callgate_gives_way_v1(
@@ -21,17 +23,6 @@ AHEAD = "SELECT callgate_ahead_max_v1(%(slots)s::int) AS it"
 RELEASED = """SELECT callgate_released_v1('o0', %(slots)s, array_agg(w.org_id), array_agg(w.running),
                             array_agg(w.asking)) AS it
   FROM callgate_org_work_v1(now() - interval '60 s') w"""
-WORK = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, attempt, attempt_id, requested_hold_nano_usd, wait_reason)
-SELECT gen_random_uuid(), 1, :org, sha256('x'), :state, now(), 'extraction', 'openai', 'm', 1, 0,
-       CASE :state WHEN 'running' THEN gen_random_uuid() END, :hold, CASE :state WHEN 'waiting' THEN 'retry' END
-  FROM generate_series(1, :count)"""
-WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, wait_reason, is_in_line, breaker_id)
-SELECT gen_random_uuid(), 1, :org, sha256('x'), 'waiting', now() + interval '1 h', 'extraction', 'openai',
-       'gpt-4o-mini', 1, :wait, :wait = 'concurrency_limited',
-       CASE :wait WHEN 'rate_limited' THEN (SELECT min(b.id) FROM breaker b WHERE b.org_id = '') END
-  FROM generate_series(1, :count)"""
 READ_AT_ALL = (
     "SELECT sum(idx_tup_read) AS count FROM pg_stat_user_indexes WHERE relname = 'llm_call'"
 )

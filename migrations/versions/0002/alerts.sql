@@ -60,4 +60,4 @@ CREATE TABLE alert_watch (
     CONSTRAINT ck_alert_watch_is_one_row CHECK (is_only)
 );
 COMMENT ON TABLE alert_watch IS 'when somebody last looked for alerts; one row';
-CREATE INDEX ix_llm_call_dead_attempt ON llm_call (attempt_id) WHERE state = 'dead';
+CREATE INDEX ix_llm_call_dead_attempt ON llm_call (attempt_id) WHERE state = 'dead' AND generation > 0;

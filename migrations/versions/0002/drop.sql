@@ -92,6 +92,8 @@ DROP INDEX ix_llm_call_backlog;
 DROP INDEX ix_llm_call_open_org;
 DROP INDEX ix_llm_call_in_line;
 DROP INDEX ix_llm_call_woken;
+DROP INDEX ix_llm_call_org;
+CREATE INDEX ix_llm_call_org ON llm_call (org_id, created_at DESC);
 DROP INDEX ix_llm_call_created;
 DROP INDEX ix_llm_call_stuck;
 DROP INDEX ix_llm_call_stuck_org;

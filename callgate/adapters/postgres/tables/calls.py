@@ -32,6 +32,12 @@ from callgate.domain.trace_context import TRACEPARENT_CHARS
 
 STUCK = "state IN ('waiting', 'dead', 'rejected')"
 """A call that waits, or has ended without an answer: the minority that operators look for."""
+IN_LISTS = "generation > 0"
+OF_ORG = "generation >= 0"
+"""
+Both hold for each call. Only statements that say so use an index with this condition: lists say `> 0`, those that ask
+for one organisation's calls `>= 0`, and what workers do all the time neither.
+"""
 IN_LINE = "is_in_line AND (state = 'queued' OR wait_reason = 'concurrency_limited')"
 """A call that waits for a place, or was woken and does not run yet. Workers of 0.1.0 leave is_in_line set."""
 
@@ -219,32 +225,37 @@ Index(
     llm_call.c.rank_at,
     postgresql_where=text("wait_reason = 'paused'"),
 )
-Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
-Index("ix_llm_call_created", llm_call.c.created_at)
+Index(
+    "ix_llm_call_org",
+    llm_call.c.org_id,
+    llm_call.c.created_at.desc(),
+    postgresql_where=text(OF_ORG),
+)
+Index("ix_llm_call_created", llm_call.c.created_at, postgresql_where=text(IN_LISTS))
 Index(
     "ix_llm_call_stuck",
     llm_call.c.state,
     llm_call.c.created_at,
-    postgresql_where=text(STUCK),
+    postgresql_where=text(f"{STUCK} AND {IN_LISTS}"),
 )
 Index(
     "ix_llm_call_stuck_org",
     llm_call.c.org_id,
     llm_call.c.state,
     llm_call.c.created_at,
-    postgresql_where=text(STUCK),
+    postgresql_where=text(f"{STUCK} AND {IN_LISTS}"),
 )
 Index(
     "ix_llm_call_reason",
     func.coalesce(llm_call.c.wait_reason, llm_call.c.end_reason),
     llm_call.c.created_at,
-    postgresql_where=text(STUCK),
+    postgresql_where=text(f"{STUCK} AND {IN_LISTS}"),
 )
 Index(
     "ix_llm_call_fingerprint",
     llm_call.c.error_fingerprint,
     llm_call.c.created_at,
-    postgresql_where=text(f"{STUCK} AND error_fingerprint IS NOT NULL"),
+    postgresql_where=text(f"{STUCK} AND error_fingerprint IS NOT NULL AND {IN_LISTS}"),
 )
 Index(
     "ix_llm_call_dead",
@@ -256,20 +267,20 @@ Index(
     # The ids of attempts sort by time: which calls died lately is found without reading the others.
     "ix_llm_call_dead_attempt",
     llm_call.c.attempt_id,
-    postgresql_where=text("state = 'dead'"),
+    postgresql_where=text(f"state = 'dead' AND {IN_LISTS}"),
 )
 for _name, _where in (("dead", "state = 'dead'"), ("discarded", "end_reason = 'discarded'")):
     Index(
         f"ix_llm_call_{_name}_group",
         func.coalesce(llm_call.c.error_fingerprint, text("''")),
         llm_call.c.created_at,
-        postgresql_where=text(_where),
+        postgresql_where=text(f"{_where} AND {IN_LISTS}"),
     )
 Index(
     "ix_llm_call_rejected_group",
     llm_call.c.end_reason,
     llm_call.c.created_at,
-    postgresql_where=text("state = 'rejected'"),
+    postgresql_where=text(f"state = 'rejected' AND {IN_LISTS}"),
 )
 
 submission = Table(

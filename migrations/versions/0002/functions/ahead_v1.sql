@@ -26,6 +26,6 @@ BEGIN
         SELECT count(*) FILTER (WHERE x.call_type = c.call_type)::int, count(*)::int
           FROM (SELECT l.call_type FROM llm_call l
                  WHERE l.org_id = c.org_id AND l.requested_hold_nano_usd IS NOT NULL AND l.created_at < c.created_at
-                 ORDER BY l.org_id, l.created_at LIMIT counted_max) x;
+                 ORDER BY l.created_at LIMIT counted_max) x;
     END IF;
 END $$;

@@ -39,7 +39,8 @@ DECLARE
     -- What was walked past: a bounded number of calls, in order. Those that are few are found first and sorted then.
     look CONSTANT text := format(
         'SELECT c.call_id, c.generation, c.created_at, c.state, c.org_id, c.wait_reason, c.end_reason, c.call_type,'
-        ' c.provider, c.model, c.error_fingerprint FROM llm_call c WHERE %s AND c.created_at >= $13 AND c.created_at < $14'
+        ' c.provider, c.model, c.error_fingerprint FROM llm_call c'
+        ' WHERE c.generation > 0 AND %s AND c.created_at >= $13 AND c.created_at < $14'
         ' AND ($18 IS NULL OR c.created_at %2$s= $18 AND (c.created_at, c.call_id, c.generation) %2$s ($18, $19, $20))'
         ' ORDER BY c.created_at%3$s %4$s, c.call_id %4$s, c.generation %4$s LIMIT $21',
         walk, CASE WHEN p_is_newer THEN '>' ELSE '<' END,

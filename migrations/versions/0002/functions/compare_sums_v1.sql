@@ -130,7 +130,7 @@ BEGIN
             UNION ALL
             SELECT c.call_id, c.generation, 0, 0, c.attempt, c.created_at
               FROM (SELECT l.call_id, l.generation, l.org_id, l.attempt, l.created_at FROM llm_call l
-                     WHERE l.created_at >= p_from AND l.created_at < p_until
+                     WHERE l.generation > 0 AND l.created_at >= p_from AND l.created_at < p_until
                     OFFSET 0) c
              WHERE c.org_id = ANY (p_orgs)) k
          GROUP BY k.call_id, k.generation

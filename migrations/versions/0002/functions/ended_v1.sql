@@ -27,12 +27,12 @@ BEGIN
           FROM (SELECT y.*
                   FROM (SELECT c.*, coalesce(c.error_fingerprint, '') AS name
                           FROM llm_call c
-                         WHERE p_state = 'dead' AND c.state = 'dead' AND c.org_id = p_org_id
+                         WHERE p_state = 'dead' AND c.state = 'dead' AND c.generation > 0 AND c.org_id = p_org_id
                            AND c.created_at >= since AND c.created_at < until
                          UNION ALL
                         SELECT c.*, c.end_reason
                           FROM (SELECT l.* FROM llm_call l
-                                 WHERE p_state = 'rejected' AND l.org_id = p_org_id
+                                 WHERE p_state = 'rejected' AND l.generation >= 0 AND l.org_id = p_org_id
                                    AND l.created_at >= since AND l.created_at < until
                                  ORDER BY l.created_at DESC LIMIT 30000) c
                          WHERE c.state = 'rejected') y
@@ -50,7 +50,7 @@ BEGIN
           FROM unnest(p_names) AS n(name) CROSS JOIN LATERAL (
                SELECT x.*
                  FROM (SELECT l.* FROM llm_call l
-                        WHERE l.state = 'dead' AND coalesce(l.error_fingerprint, '') = n.name
+                        WHERE l.state = 'dead' AND l.generation > 0 AND coalesce(l.error_fingerprint, '') = n.name
                           AND l.created_at >= since AND l.created_at < until
                           AND (p_before IS NULL
                                OR (l.created_at, l.call_id, l.generation) < (p_before, p_before_id, p_before_generation))
@@ -65,7 +65,7 @@ BEGIN
           FROM unnest(p_names) AS n(name) CROSS JOIN LATERAL (
                SELECT x.*
                  FROM (SELECT l.* FROM llm_call l
-                        WHERE l.state = 'rejected' AND l.end_reason = n.name
+                        WHERE l.state = 'rejected' AND l.generation > 0 AND l.end_reason = n.name
                           AND l.created_at >= since AND l.created_at < until
                           AND (p_before IS NULL
                                OR (l.created_at, l.call_id, l.generation) < (p_before, p_before_id, p_before_generation))

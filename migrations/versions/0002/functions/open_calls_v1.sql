@@ -18,8 +18,8 @@ BEGIN
     SELECT o.* INTO known FROM flow_open o WHERE o.org_id = p_org_id ORDER BY o.counted_at DESC LIMIT 1;
     IF FOUND THEN
         SELECT count(*) INTO created FROM (
-            SELECT 1 FROM llm_call l WHERE l.org_id = p_org_id AND l.created_at >= known.counted_at
-             ORDER BY l.org_id, l.created_at DESC LIMIT few) n;
+            SELECT 1 FROM llm_call l WHERE l.generation >= 0 AND l.org_id = p_org_id AND l.created_at >= known.counted_at
+             ORDER BY l.created_at DESC LIMIT few) n;
         calls := known.calls + created;
         IF (calls < p_max AND created < few)
            OR (calls >= p_max AND known.counted_at > clock_timestamp() - make_interval(secs => p_max / 1e5)) THEN
@@ -28,11 +28,11 @@ BEGIN
     END IF;
     SELECT count(*) INTO calls FROM (
         SELECT 1 FROM llm_call l WHERE l.org_id = p_org_id AND l.state IN ('queued', 'running', 'waiting')
-         ORDER BY l.state, l.org_id LIMIT few) n;
+         LIMIT few) n;
     IF calls = few AND p_max > few THEN
         SELECT count(*) INTO calls FROM (
             SELECT 1 FROM llm_call l WHERE l.org_id = p_org_id AND l.state IN ('queued', 'running', 'waiting')
-             ORDER BY l.state, l.org_id LIMIT p_max) n;
+             LIMIT p_max) n;
         -- now(): calls of this statement, and of those that began later, are created since.
         INSERT INTO flow_open (org_id, counted_at, calls) VALUES (p_org_id, now(), calls) ON CONFLICT DO NOTHING;
     END IF;

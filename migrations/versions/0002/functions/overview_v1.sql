@@ -12,7 +12,8 @@ LANGUAGE sql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
     WITH dead AS (
         SELECT count(*)::int AS calls
           FROM (SELECT FROM llm_call l
-                 WHERE l.state = 'dead' AND l.attempt_id >= callgate_uuid_floor_v1(now() - make_interval(secs => p_dead_s))
+                 WHERE l.state = 'dead' AND l.generation > 0
+                   AND l.attempt_id >= callgate_uuid_floor_v1(now() - make_interval(secs => p_dead_s))
                  -- This order is that of the index: without it all dead letters may be read.
                  ORDER BY l.attempt_id LIMIT p_rows_max) d
     ), held AS (

@@ -53,7 +53,7 @@ BEGIN
                c.error_fingerprint, c.created_at
           FROM (
                SELECT x.* FROM llm_call x
-                WHERE x.state = 'rejected' AND x.end_reason = p_end_reason
+                WHERE x.state = 'rejected' AND x.generation > 0 AND x.end_reason = p_end_reason
                   AND x.created_at >= coalesce(p_since, '-infinity') AND x.created_at < coalesce(p_until, 'infinity')
                   AND (p_org_id IS NULL OR x.org_id = p_org_id)
                 ORDER BY x.created_at DESC LIMIT p_looked_max) c
@@ -64,9 +64,9 @@ BEGIN
           FROM unnest(orgs) AS o(org_id)
          CROSS JOIN LATERAL (
                SELECT x.* FROM llm_call x
-                WHERE x.org_id = o.org_id AND x.created_at >= coalesce(p_since, '-infinity')
+                WHERE x.generation >= 0 AND x.org_id = o.org_id AND x.created_at >= coalesce(p_since, '-infinity')
                   AND x.created_at < coalesce(p_until, 'infinity')
-                ORDER BY x.org_id, x.created_at DESC LIMIT looked_max) c
+                ORDER BY x.created_at DESC LIMIT looked_max) c
          WHERE p_call_ids IS NULL AND p_state = 'rejected' AND p_end_reason IS NULL AND c.state = 'rejected'
     ), chosen AS (
         SELECT c.* FROM looked c

@@ -29,14 +29,17 @@ BEGIN
     WHILE looks_again AND taken < p_limit LOOP
         looks_again := false;
         FOR c IN
-            SELECT * FROM llm_call l
-             WHERE l.state <> 'queued' AND l.due_at <= now() AND l.call_id <> ALL (refused)
-               AND (may_expire OR l.state = 'waiting'
-                    OR EXISTS (SELECT 1 FROM ai_call_log x
-                                WHERE x.call_id = l.call_id AND x.generation = l.generation
-                                  AND x.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
-                                  AND x.status = 'answered'))
-             ORDER BY l.due_at LIMIT p_limit - taken FOR UPDATE SKIP LOCKED
+            -- Calls that one statement made due together keep the order of their line.
+            SELECT d.* FROM (
+                SELECT * FROM llm_call l
+                 WHERE l.state <> 'queued' AND l.due_at <= now() AND l.call_id <> ALL (refused)
+                   AND (may_expire OR l.state = 'waiting'
+                        OR EXISTS (SELECT 1 FROM ai_call_log x
+                                    WHERE x.call_id = l.call_id AND x.generation = l.generation
+                                      AND x.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
+                                      AND x.status = 'answered'))
+                 ORDER BY l.due_at LIMIT p_limit - taken FOR UPDATE SKIP LOCKED) d
+             ORDER BY d.due_at, d.rank_at
         LOOP
             call_id := c.call_id; generation := c.generation;
             SELECT t.kind, t.state, t.attempt_id, t.is_refused INTO kind, state, attempt_id, is_refused

@@ -12,16 +12,16 @@ BEGIN
         RETURN ARRAY(
             WITH RECURSIVE names AS (
                 (SELECT coalesce(c.error_fingerprint, '') AS name, 1 AS n FROM llm_call c
-                  WHERE c.state = 'dead' ORDER BY coalesce(c.error_fingerprint, '') LIMIT 1)
+                  WHERE c.state = 'dead' AND c.generation > 0 ORDER BY coalesce(c.error_fingerprint, '') LIMIT 1)
                 UNION ALL
                 SELECT (SELECT coalesce(c.error_fingerprint, '') FROM llm_call c
-                         WHERE c.state = 'dead' AND coalesce(c.error_fingerprint, '') > x.name
+                         WHERE c.state = 'dead' AND c.generation > 0 AND coalesce(c.error_fingerprint, '') > x.name
                          ORDER BY coalesce(c.error_fingerprint, '') LIMIT 1), x.n + 1
                   FROM names x WHERE x.name IS NOT NULL AND x.n < 10000
             )
             SELECT x.name FROM names x CROSS JOIN LATERAL (
                 SELECT c.created_at FROM llm_call c
-                 WHERE c.state = 'dead' AND coalesce(c.error_fingerprint, '') = x.name
+                 WHERE c.state = 'dead' AND c.generation > 0 AND coalesce(c.error_fingerprint, '') = x.name
                    AND c.created_at >= p_since AND c.created_at < p_until
                  ORDER BY c.created_at DESC LIMIT 1) newest
              ORDER BY newest.created_at DESC, x.name LIMIT p_names_max);
@@ -29,15 +29,15 @@ BEGIN
     RETURN ARRAY(
         WITH RECURSIVE names AS (
             (SELECT c.end_reason AS name, 1 AS n FROM llm_call c
-              WHERE c.state = 'rejected' ORDER BY c.end_reason LIMIT 1)
+              WHERE c.state = 'rejected' AND c.generation > 0 ORDER BY c.end_reason LIMIT 1)
             UNION ALL
             SELECT (SELECT c.end_reason FROM llm_call c
-                     WHERE c.state = 'rejected' AND c.end_reason > x.name ORDER BY c.end_reason LIMIT 1), x.n + 1
+                     WHERE c.state = 'rejected' AND c.generation > 0 AND c.end_reason > x.name ORDER BY c.end_reason LIMIT 1), x.n + 1
               FROM names x WHERE x.name IS NOT NULL AND x.n < 10000
         )
         SELECT x.name FROM names x CROSS JOIN LATERAL (
             SELECT c.created_at FROM llm_call c
-             WHERE c.state = 'rejected' AND c.end_reason = x.name
+             WHERE c.state = 'rejected' AND c.generation > 0 AND c.end_reason = x.name
                AND c.created_at >= p_since AND c.created_at < p_until
              ORDER BY c.created_at DESC LIMIT 1) newest
          ORDER BY newest.created_at DESC, x.name LIMIT p_names_max);

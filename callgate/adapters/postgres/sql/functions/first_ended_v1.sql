@@ -6,11 +6,12 @@ BEGIN
     IF p_state = 'dead' THEN
         RETURN least(
             (SELECT c.created_at FROM llm_call c
-              WHERE c.state = 'dead' AND coalesce(c.error_fingerprint, '') = p_name ORDER BY c.created_at LIMIT 1),
+              WHERE c.state = 'dead' AND c.generation > 0 AND coalesce(c.error_fingerprint, '') = p_name
+              ORDER BY c.created_at LIMIT 1),
             (SELECT c.created_at FROM llm_call c
-              WHERE c.end_reason = 'discarded' AND coalesce(c.error_fingerprint, '') = p_name
+              WHERE c.end_reason = 'discarded' AND c.generation > 0 AND coalesce(c.error_fingerprint, '') = p_name
               ORDER BY c.created_at LIMIT 1));
     END IF;
     RETURN (SELECT c.created_at FROM llm_call c
-             WHERE c.state = 'rejected' AND c.end_reason = p_name ORDER BY c.created_at LIMIT 1);
+             WHERE c.state = 'rejected' AND c.generation > 0 AND c.end_reason = p_name ORDER BY c.created_at LIMIT 1);
 END $$;

@@ -40,7 +40,7 @@ BEGIN
             ), oldest AS MATERIALIZED (
                 SELECT l.call_id, l.generation, l.created_at, l.call_type FROM llm_call l
                  WHERE l.org_id = org AND l.requested_hold_nano_usd IS NOT NULL
-                 ORDER BY l.org_id, l.created_at LIMIT looks
+                 ORDER BY l.created_at LIMIT looks
             ), fitting AS MATERIALIZED (
                 SELECT k.call_type, (SELECT min(callgate_headroom_v1(org, s.scope))
                                        FROM unnest(callgate_scopes_v1(k.call_type)) AS s(scope)) AS headroom

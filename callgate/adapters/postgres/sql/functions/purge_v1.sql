@@ -50,7 +50,7 @@ BEGIN
                                OR a.status = 'unknown' AND a.finished_at > a.posted_at)
                        -- Asked for each call by itself: a join may scan all partitions.
                        OFFSET 0)
-                 ORDER BY l.org_id, l.created_at LIMIT p_limit - calls FOR UPDATE SKIP LOCKED) k;
+                 ORDER BY l.created_at LIMIT p_limit - calls FOR UPDATE SKIP LOCKED) k;
         calls := calls + coalesce(cardinality(call_ids), 0);
         CONTINUE WHEN p_dry_run OR call_ids IS NULL;
 

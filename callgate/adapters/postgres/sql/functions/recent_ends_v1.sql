@@ -12,11 +12,12 @@ CREATE FUNCTION callgate_recent_ends_v1(p_orgs_max int, p_calls_max int, p_age_s
 RETURNS TABLE (
     state text, reason text, calls int, orgs int, org_id text, provider text, model text, error_fingerprint text,
     fingerprints int, needed_nano_usd bigint)
-LANGUAGE sql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE sql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
     WITH RECURSIVE org (org_id, n) AS (
-        (SELECT l.org_id, 1 FROM llm_call l ORDER BY l.org_id LIMIT 1)
+        (SELECT l.org_id, 1 FROM llm_call l WHERE l.generation >= 0 ORDER BY l.org_id LIMIT 1)
          UNION ALL
-        SELECT (SELECT l.org_id FROM llm_call l WHERE l.org_id > o.org_id ORDER BY l.org_id LIMIT 1), o.n + 1
+        SELECT (SELECT l.org_id FROM llm_call l WHERE l.generation >= 0 AND l.org_id > o.org_id
+                 ORDER BY l.org_id LIMIT 1), o.n + 1
           FROM org o WHERE o.org_id IS NOT NULL AND o.n < p_orgs_max
     ), ended AS MATERIALIZED (
         SELECT o.org_id, c.state, c.end_reason, count(*)::int AS calls, min(c.provider COLLATE "C") AS provider,
@@ -27,8 +28,9 @@ LANGUAGE sql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
           FROM org o
          CROSS JOIN LATERAL (SELECT l.state, l.end_reason, l.provider, l.model, l.error_fingerprint, l.error
                                FROM llm_call l
-                              WHERE l.org_id = o.org_id AND l.created_at > now() - make_interval(secs => p_age_s)
-                              ORDER BY l.org_id, l.created_at DESC LIMIT p_calls_max) c
+                              WHERE l.generation >= 0 AND l.org_id = o.org_id
+                                AND l.created_at > now() - make_interval(secs => p_age_s)
+                              ORDER BY l.created_at DESC LIMIT p_calls_max) c
          WHERE c.state IN ('dead', 'rejected')
          GROUP BY 1, 2, 3
     )

@@ -16,7 +16,8 @@ LANGUAGE sql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
     ), dead AS MATERIALIZED (
         SELECT d.org_id, count(*) AS calls
           FROM (SELECT l.org_id FROM llm_call l
-                 WHERE l.state = 'dead' AND l.attempt_id >= callgate_uuid_floor_v1(now() - interval '1 hour')
+                 WHERE l.state = 'dead' AND l.generation > 0
+                   AND l.attempt_id >= callgate_uuid_floor_v1(now() - interval '1 hour')
                  -- This order is that of the index: without it all dead letters may be read.
                  ORDER BY l.attempt_id LIMIT p_rows_max) d
          GROUP BY d.org_id

@@ -13,7 +13,8 @@ BEGIN
      CROSS JOIN LATERAL (
            SELECT least((SELECT a.started_at FROM ai_call_log a WHERE a.org_id = o.org_id ORDER BY a.started_at LIMIT
                   1),
-                        (SELECT c.created_at FROM llm_call c WHERE c.org_id = o.org_id ORDER BY c.org_id, c.created_at LIMIT 1),
+                        (SELECT c.created_at FROM llm_call c WHERE c.generation >= 0 AND c.org_id = o.org_id
+                          ORDER BY c.created_at LIMIT 1),
                         (SELECT d.day::timestamptz FROM day_sum d WHERE d.org_id = o.org_id ORDER BY d.day LIMIT 1),
                         (SELECT min(d.starts_at) FROM attempt_delta d WHERE d.org_id = o.org_id)) AS at,
                   (SELECT d.day::timestamptz FROM day_sum d WHERE d.org_id = o.org_id ORDER BY d.day DESC LIMIT 1) AS

@@ -9,7 +9,8 @@ BEGIN
             SELECT '' AS org_id
             UNION ALL
             SELECT (SELECT min(x.org_id) FROM (VALUES
-                        ((SELECT c.org_id FROM llm_call c WHERE c.org_id > o.org_id ORDER BY c.org_id LIMIT 1)),
+                        ((SELECT c.org_id FROM llm_call c WHERE c.generation >= 0 AND c.org_id > o.org_id
+                           ORDER BY c.org_id LIMIT 1)),
                         ((SELECT a.org_id FROM ai_call_log a WHERE a.org_id > o.org_id ORDER BY a.org_id LIMIT 1)),
                         ((SELECT d.org_id FROM day_sum d WHERE d.org_id > o.org_id ORDER BY d.org_id LIMIT 1)))
                                x(org_id))
