@@ -9,6 +9,8 @@ SEED ?=
 ARGS ?=
 
 DEBIAN := pgbouncer chromium prometheus
+SHORT = --ignore=tests/benchmarks --ignore=tests/operations --ignore=tests/system -m 'not long'
+LONG = --ignore=tests/benchmarks --ignore=tests/system -m long
 XDIST = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,10 +43,10 @@ migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newe
 	$(BIN)/callgate migrate $(ARGS)
 
 test-fast: $(INSTALLED) ## Run rules and memory ledger in under 90 s; leaves out Postgres, Valkey, Celery, simulation and processes
-	$(BIN)/python -m pytest tests/unit tests/contract -m 'not servers' -k 'not (contract and postgres)' $(XDIST) $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/contract -m 'not servers and not long' -k 'not (contract and postgres)' $(XDIST) $(ARGS)
 
-test: $(INSTALLED) ## Run the tests of every promise, about 15 minutes on two cores; they need only PyPI
-	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/operations --ignore=tests/system $(XDIST) $(ARGS)
+test: $(INSTALLED) ## Run the tests of every promise, in 8 minutes on two cores; they need only PyPI
+	$(BIN)/python -m pytest $(TESTS) $(if $(filter tests,$(TESTS)),$(SHORT)) $(XDIST) $(ARGS)
 
 test-system: $(INSTALLED) ## Run what operators see, the demo, the longest tests, and those that need Debian packages (as root it installs them); at most 45 minutes
 	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
@@ -52,7 +54,7 @@ test-system: $(INSTALLED) ## Run what operators see, the demo, the longest tests
 		test "$$(id -u)" = 0 || { echo "missing: apt-get install$$missing" >&2; exit 1; }; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
 			apt-get -qq install --no-install-recommends --yes $$missing; }
-	$(BIN)/python -m pytest tests/operations $(XDIST) $(ARGS)
+	$(BIN)/python -m pytest tests $(LONG) $(XDIST) $(ARGS)
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
 record: $(INSTALLED) ## Record a real provider: PROVIDER=groq MODEL=..., with its key in the environment; costs less than a cent

@@ -20,6 +20,8 @@ from tests.support.guardian import Guardian
 from tests.support.tables import EMPTY
 from worker.migrate import migrate
 
+SHORT = "not long"
+"""What `make test` runs."""
 LONGEST_FIRST = (
     *("acceptance/", "operations/", "security/", "chaos/", "simulation/"),
     *("migration/", "integration/", "contract/"),
@@ -35,7 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """`-m 'not servers'` leaves out what needs Postgres and Valkey."""
+    """`-m 'not servers'` leaves out what needs Postgres and Valkey. Pages and their servers take long."""
+    if "tests/operations/" in item.nodeid:
+        item.add_marker("long")
     if {"services", "callgate_deployment"} & set(getattr(item, "fixturenames", ())):
         item.add_marker("servers")
 
@@ -77,10 +81,11 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run of all tests has executed every SQL function, or it fails."""
+    """A run of all short tests has executed every SQL function, or it fails."""
     is_worker = hasattr(session.config, "workeroutput")
     is_whole = [Path(name).name for name in session.config.args] == ["tests"]
-    is_filtered = bool(session.config.option.keyword or session.config.option.markexpr)
+    option = session.config.option
+    is_filtered = bool(option.keyword) or option.markexpr not in ("", SHORT)
     if is_worker or is_filtered or not is_whole or session.exitstatus != pytest.ExitCode.OK:
         return
     if missed := executed_functions.missed_by():

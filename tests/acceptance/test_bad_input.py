@@ -35,6 +35,7 @@ from callgate.domain.errors import (
 from devkit.servers.ports import free_port
 from tests.support.deployment import Deployment, until, worker_argv
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 30.0
 
 

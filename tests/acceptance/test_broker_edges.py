@@ -18,6 +18,7 @@ from tests.support.command_line import answer_of
 from tests.support.deployment import CHECKOUT, Deployment, Process, until, worker_argv
 from worker.app import composed_app
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 60.0
 SECURITY = CHECKOUT / "docs" / "security.md"
 LEASES = "SELECT count(*) AS workers FROM worker_lease WHERE expires_at > now()"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
 from callgate.domain.requests import LLMResult
 from tests.support.deployment import Deployment
 from tests.support.malformed_provider import CASES, MIB, malformed_provider
 
+pytestmark = pytest.mark.long
 TIMEOUT_S = 100.0
 ODD = """
 [providers.odd]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.deployment import Deployment
 from tests.support.outages import PATIENCE_S, all_wait, assert_all_succeeded
 
+pytestmark = pytest.mark.long
 CALLS = 100
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from redis import Redis
 
 from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
@@ -34,6 +35,7 @@ from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 from tests.support.short_leases import SHORT_LEASE
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 100.0
 REPLY = ProviderReply(
     texts=("fine",),

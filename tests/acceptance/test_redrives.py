@@ -18,6 +18,7 @@ from devkit.simulator.simulator import Kind, Rule, Step
 from tests.support.deployment import Deployment, Process, until
 from tests.support.short_leases import have_workers
 
+pytestmark = pytest.mark.long
 CALLS = 90
 ANN = By("ann", "the provider is repaired")
 TIMEOUT_S = 120.0

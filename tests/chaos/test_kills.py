@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import signal
 
+import pytest
+
 from tests.chaos.environment import END_MAX_S, POSTED_NANO_USD, Environment
 from tests.chaos.kill_points import Point
 from tests.chaos.mix import TARGETS, fits, request_of
+
+pytestmark = pytest.mark.long
 
 
 def test_recorded_answers_of_each_protocol_are_settled_by_another_worker(

@@ -24,6 +24,7 @@ from tests.contract.flow_steps import (
 )
 from tests.support.ledger_under_test import ORG, LedgerUnderTest
 
+pytestmark = pytest.mark.long
 OTHER = "bolt"
 A_MINUTE = 600
 PLACES = 5

@@ -43,7 +43,7 @@ PROMPT = "words " * 200
 """Its bound is its bytes, so a thousand tokens are plausible."""
 
 
-pytestmark = pytest.mark.usefixtures("no_proxies")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_proxies")]
 
 
 def sends_in_turn(case: Case) -> Exchange:

@@ -12,6 +12,8 @@ from celery import Celery
 from tests.support.celery_worker import Note, Worker, a_worker
 from tests.support.valkey import Valkey, until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def worker(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:

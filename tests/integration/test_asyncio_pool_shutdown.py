@@ -12,6 +12,8 @@ from celery import Celery
 from tests.support.celery_worker import Note, a_worker, client_of
 from tests.support.valkey import Valkey, until
 
+pytestmark = pytest.mark.long
+
 
 def test_hundreds_of_tasks_run_on_few_threads(valkey: Valkey, tmp_path: Path, note: Note) -> None:
     with a_worker(valkey, tmp_path, worker_concurrency=400) as worker:

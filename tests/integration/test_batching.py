@@ -16,7 +16,7 @@ from celery import Celery
 from tests.support.celery_worker import Worker, a_worker, client_of
 from tests.support.valkey import Valkey, until
 
-pytestmark = pytest.mark.usefixtures("worker")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("worker")]
 
 
 @pytest.fixture(scope="module")

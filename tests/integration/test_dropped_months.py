@@ -21,6 +21,7 @@ from tests.support.partitions import (
     partition_of,
 )
 
+pytestmark = pytest.mark.long
 SECRET = "Jane Doe, 4 May 1971"  # noqa: S105 - what must be gone, no password
 
 

@@ -25,6 +25,9 @@ from tests.support.partitions import (
 )
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.long
+
+
 # What is not dropped.
 
 

@@ -21,6 +21,7 @@ from tests.support.deployment import Deployment, until
 from tests.support.process_nodes import ValkeyNode, WorkerNode
 from tests.support.short_leases import SHORT_LEASE
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 40.0
 
 

@@ -22,6 +22,7 @@ from worker.isolation import schema_checker
 from worker.isolation.schema_checker import KILLS_MAX, SchemaChecker
 from worker.isolation.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
 
+pytestmark = pytest.mark.long
 NODE = {"$ref": "#/$defs/node"}
 INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
 DOUBLING = json.dumps({"$defs": {"node": {"anyOf": [INNER, INNER, {"type": "string"}]}}, **NODE})

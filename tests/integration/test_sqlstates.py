@@ -56,6 +56,7 @@ from tests.integration.conftest import Command
 from tests.support.ledger_under_test import a_loss, a_reserve, a_submission, an_answer
 from worker.migrate import migrate
 
+pytestmark = pytest.mark.long
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 KEY = CallKey(uuid4(), 1)
 REF = AttemptRef(KEY, uuid4())

@@ -30,6 +30,7 @@ from tests.security.conftest import WORKER_DATA_MAX_BYTES
 from tests.support.deployment import START_TIMEOUT_S, Deployment, Process, until
 from tests.support.valkey import Valkey
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 30.0
 MEMORY_MAX_BYTES = 96 * 2**20
 """What an attack may cost: sixteen items of a megabyte, read twice, and what the work beside it needs."""

@@ -28,6 +28,7 @@ from tests.support.forged_events import FORGED, FORGED_TASKS
 from worker.flower.access import WRONG_AT_ONCE
 from worker.flower.state import PAIRS_MAX
 
+pytestmark = pytest.mark.long
 COMMANDS = [
     *(f"/api/task/{what}/pipeline.store" for what in ("apply", "async-apply", "send-task")),
     *(f"/api/task/{what}/some-id" for what in ("abort", "revoke")),

@@ -35,6 +35,7 @@ from tests.support.deployment import Deployment, Process, until
 from tests.support.ledger_under_test import a_submission
 from tests.support.logins import a_client
 
+pytestmark = pytest.mark.long
 MINE = "mine"
 TAKEN = "a-key-that-is-no-queue"
 THEIRS = "their-links"

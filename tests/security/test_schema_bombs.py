@@ -14,6 +14,7 @@ from tests.support.deployment import Deployment, Process, until_equal
 from tests.support.direct_submission import submit_without_gates
 from tests.support.other_tenants import assert_others_succeed
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 60.0
 
 

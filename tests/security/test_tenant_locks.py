@@ -29,6 +29,7 @@ from tests.support.open_transaction import OpenTransaction
 from tests.support.other_tenants import assert_others_succeed
 from tests.support.short_leases import LEASE_S, PATIENCE_S, have_workers, in_flight
 
+pytestmark = pytest.mark.long
 CALLS = 60
 OTHERS = 150
 """Calls of the honest organisation whose rate is measured."""

@@ -12,6 +12,7 @@ from devkit.simulator.simulator import Simulator
 from tests.support.deployment import CATALOGUE, Deployment, Process, until
 from tests.support.direct_submission import submit_without_gates
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 60.0
 COUNTED = CATALOGUE.replace(
     "needs_key = false", 'needs_key = false\npricing_provider = "openai"', 1

@@ -6,6 +6,8 @@ import pytest
 
 from tests.simulation.measure import CALLS, SEVERAL, measure
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("kind", "orgs"), [("server error", SEVERAL), ("reset", ("acme",))], ids=["503", "reset"]

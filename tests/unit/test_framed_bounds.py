@@ -21,6 +21,7 @@ from callgate.adapters.token_estimator import (
 from callgate.domain.requests import LLMRequest
 from tests.support.token_texts import CATALOGUE, ENCODINGS, TEXTS, a_request, exact, the_end
 
+pytestmark = pytest.mark.long
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
 VALUES = st.recursive(
     st.one_of(TEXTS, st.integers(-99, 99), st.booleans(), st.none()),
