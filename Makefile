@@ -27,7 +27,7 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up migrate test-fast test test-system record simulate chaos bench test-large bench-pages check lint spelling words types imports format vendor lock release clean
+.PHONY: help demo up migrate test-fast test test-system record simulate chaos bench test-large bench-pages check docs pages lint spelling words types imports format vendor lock release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -76,7 +76,7 @@ test-large: $(INSTALLED) ## Seed ten million rows of the log, and measure costs,
 bench-pages: $(INSTALLED) ## Measure each page of Flower on ten million rows of the log, and workers beside an open page; by hand
 	$(BIN)/python -m tests.benchmarks.pages $(ARGS)
 
-check: lint spelling words types imports ## Run every check that is not a test
+check: lint spelling words types imports docs ## Run every check that is not a test
 
 lint: $(INSTALLED) ## Check format and style
 	$(BIN)/ruff format --check .
@@ -94,6 +94,12 @@ types: $(INSTALLED) ## Check the types
 imports: $(INSTALLED) ## Check that imports point one way
 	$(BIN)/lint-imports
 
+docs: $(INSTALLED) ## Build the site of docs/ into .site/html; a broken link is an error
+	$(BIN)/python -m devkit.docs.site
+
+pages: $(INSTALLED) ## Write the pages of docs/reference, the map of docs/ and llms.txt again from the code
+	$(BIN)/python -m devkit.docs
+
 format: $(INSTALLED) ## Format the code, and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -104,7 +110,7 @@ vendor: $(INSTALLED) ## Copy the scripts of others (htmx, uPlot, axe-core) from 
 lock: $(BOOTSTRAPPED) ## Lock the requirements after a change of pyproject.toml; ARGS=--upgrade takes the newest
 	@$(USE_CACHE) \
 	compile="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header"; \
-	$$compile -q --all-extras --group worker --group embedded --group demo --group dev -o requirements/dev.txt $(ARGS) && \
+	$$compile -q --all-extras --group worker --group embedded --group demo --group dev --group docs -o requirements/dev.txt $(ARGS) && \
 	$$compile -q --all-extras --group worker -c requirements/dev.txt -o requirements/production.txt $(ARGS) && \
 	$$compile -q -c requirements/dev.txt -o requirements/client.txt $(ARGS)
 
@@ -112,7 +118,7 @@ release: $(INSTALLED) ## Build both distributions and the notes of the version i
 	$(BIN)/python -m devkit.release
 
 clean: ## Remove .venv and the files of tools, but no data (.callgate)
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted install can leave a package incomplete: then every package is installed again.

@@ -40,6 +40,7 @@ class WorkerOptions(BaseModel):
     quarantine_processes_max: Annotated[int, Field(ge=1, le=64)] = 8
     """Quarantined calls that one process runs at once, each in a child process of 25 MB (95 MB for OpenAI)."""
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
+    """Connections of one process to Postgres. Too low: statements wait for each other."""
     attempt_grace_s: Seconds = 15.0
     """From an attempt's deadline to its expiry. Too low: late records become unknown. Too high: slow recovery."""
     process_lease_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 10.0
@@ -81,7 +82,9 @@ class WorkerOptions(BaseModel):
     data_dir: Path = Path(".callgate")
     """Where the embedded servers and `callgate up` keep their files."""
     flower_address: str = "127.0.0.1"
+    """Where Flower listens. Beyond loopback it needs logins."""
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
+    """The port of Flower."""
     flower_url_prefix: Annotated[str, Field(pattern=r"^/?([\w.~-]+(/[\w.~-]+)*)?/?$")] = ""
     """The path under which a proxy shows Flower, for example `ops/flower`; the proxy must not strip it."""
     flower_basic_auth: SecretStr | None = None
@@ -95,7 +98,9 @@ class WorkerOptions(BaseModel):
     flower_auth_provider: str = ""
     """`google`, `github`, `gitlab`, `okta`, or the dotted path of a login handler."""
     flower_oauth2_key: str = ""
+    """The client id that the OAuth provider gave."""
     flower_oauth2_secret: SecretStr | None = None
+    """The client secret that the OAuth provider gave."""
     flower_oauth2_redirect_uri: str = ""
     """Where the provider sends the browser back: Flower's `/login`, with its host and path."""
     flower_cookie_secret: SecretStr | None = None

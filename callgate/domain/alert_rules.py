@@ -20,7 +20,9 @@ class OrganisationAlerts(_Entry):
     """Other thresholds of one organisation; None: those of all."""
 
     budget_percents: Percents | None = None
+    """Instead of `budget_percents` of `[alerts]`."""
     dead_letters_per_hour: PerHour | None = None
+    """Instead of `dead_letters_per_hour` of `[alerts]`."""
 
 
 class AlertRules(_Entry):

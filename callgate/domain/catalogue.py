@@ -49,12 +49,17 @@ class CallTypePolicy(_Entry):
     models: tuple[str, ...] = ()
     """Allowed `provider/model` patterns (`openai/gpt-4o*`). Empty: every priced model of a known provider."""
     input_tokens_max: Annotated[int, Field(ge=1)] = 128_000
+    """A request with more input tokens is refused at submit."""
     pages_max: Annotated[int, Field(ge=0)] = 200
+    """A request whose `document_pages` are more is refused at submit."""
     max_output_tokens_default: Annotated[int, Field(ge=1)] | None = None
+    """The bound of a request that has none. None: such a request is refused."""
     max_output_tokens_max: Annotated[int, Field(ge=1)] = 16_384
+    """A request that may write more is refused at submit."""
     deadline_s: PositiveSeconds = 60.0
     """Time for one attempt, from before its hold to the last byte of the reply."""
     attempts_max: Annotated[int, Field(ge=1, le=100)] = 5
+    """After so many attempts the call is dead."""
     worker_losses_max: Annotated[int, Field(ge=1, le=100)] = 3
     """After so many attempts whose worker was lost the call is dead: it may crash workers."""
     on_unknown: Literal["retry", "dead"] = "retry"
@@ -74,7 +79,9 @@ class CallTypePolicy(_Entry):
     wait_max_s: Annotated[float, Field(gt=0, le=30 * DAY_S, allow_inf_nan=False)] = float(DAY_S)
     """How long a call waits in total for its provider, a place, held money, or paused. Then it is rejected, unpaid."""
     retry_wait_s: PositiveSeconds = 1.0
+    """The longest wait before the second attempt; doubled for each further one. The wait is random below it."""
     retry_wait_max_s: PositiveSeconds = 60.0
+    """The doubling ends here."""
     retry_after_max_s: PositiveSeconds = 600.0
     """A longer Retry-After of a provider is cut to this."""
     concurrency_max: Calls | None = None
@@ -105,6 +112,7 @@ class ProviderEntry(Endpoint):
     sends_service_tier: bool = False
     """True if the endpoint knows `service_tier`. Then every request names the tier that its hold was priced at."""
     output_bound_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """How this server names the bound of its answer."""
     server_errors: Literal["unknown", "unbilled"] = "unknown"
     """The bill of a 5xx. Use `unbilled` only if the provider documents it as free."""
     good_endings: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
@@ -158,9 +166,11 @@ class ProviderEntry(Endpoint):
     cannot: tuple[RequestField, ...] = ("top_k", "thinking_tokens")
     """Fields of a request that it does not know. A request that sets one of them is refused at submit."""
     temperature_max: Annotated[float, Field(gt=0, le=2)] = 2.0
+    """A request with a higher temperature is refused at submit."""
     efforts: tuple[Effort, ...] = get_args(Effort)
     """Which values of `reasoning_effort` it has."""
     thinking_tokens_min: Annotated[int, Field(ge=1)] = 1
+    """A request with fewer `thinking_tokens` is refused at submit."""
     cache_marks_max: Annotated[int, Field(ge=1)] | None = None
     """How many marks of the cache (`Message.cache`) a request may have. None: it knows no marks and gets none."""
     system_first: bool = False
@@ -209,6 +219,7 @@ class LimitEntry(_Entry):
     """What one key of a provider may use. Each amount that is given is a limit of its own."""
 
     provider: str
+    """A provider of the catalogue."""
     model: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\[\]]+$")] = "*"
     """A pattern with `*` and `?`."""
     credential: Annotated[str, Field(max_length=128)] = ""
@@ -216,9 +227,13 @@ class LimitEntry(_Entry):
     shared: bool = False
     """True if all models that match share the limit. Otherwise each has its own."""
     per: Literal["minute", "day"] = "minute"
+    """The time in which the amounts may be used."""
     requests: Amount | None = None
+    """How many requests."""
     input_tokens: Amount | None = None
+    """How many input tokens."""
     output_tokens: Amount | None = None
+    """How many output tokens."""
     tokens: Amount | None = None
     """Input and output tokens together."""
     concurrency: Amount | None = None
@@ -239,6 +254,7 @@ class OrgRetention(_Entry):
     """Retention that one organisation agreed to."""
 
     bodies_days: Days
+    """Instead of `bodies_days` of `[retention]`."""
 
 
 class Retention(_Entry):

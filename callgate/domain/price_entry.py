@@ -24,14 +24,19 @@ class PriceEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     provider: str
+    """A provider of the catalogue."""
     model: str
+    """The exact model."""
     free: bool = False
     """The model costs nothing, whatever is asked of it: for example, it runs on an own machine."""
     service_tier: ServiceTier = ServiceTier.DEFAULT
+    """The tier that this is the price of."""
     above_input_tokens: Annotated[int, Field(ge=0)] = 0
     """The step begins above so many input tokens. A provider's "200K or more" is 199_999 here."""
     input_usd_per_million: UsdPerMillion = Decimal(0)
+    """For input tokens."""
     output_usd_per_million: UsdPerMillion = Decimal(0)
+    """For output tokens."""
     cached_input_usd_per_million: UsdPerMillion | None = None
     """None: cached input costs as much as other input."""
     cache_write_usd_per_million: UsdPerMillion | None = None
@@ -39,10 +44,13 @@ class PriceEntry(BaseModel):
     cache_write_1h_usd_per_million: UsdPerMillion | None = None
     """What is written to the cache for an hour. None: twice the input."""
     reasoning_usd_per_million: UsdPerMillion | None = None
+    """None: reasoning costs as much as other output."""
     request_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] = Decimal(0)
     """A fee per request."""
     source: str
+    """Where the price was read: a page, a contract."""
     as_of: date
+    """The day on which it was read."""
 
     @model_validator(mode="after")
     def _has_a_price_or_none(self) -> Self:

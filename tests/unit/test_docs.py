@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from callgate.adapters.catalogue_file import known_presets, load_catalogue
 from callgate.cli import build_app
-from callgate.settings import EMBEDDED
+from callgate.settings import EMBEDDED, RENAMED
 from callgate.version import __version__
 from config.settings import WorkerSettings
 from tests.support.own_protocol import FOLDER
@@ -34,7 +34,7 @@ PATH = re.compile(
     r"`((?:callgate|worker|tasks|config|devkit|migrations|tests|docs|examples|requirements|packaging)/[\w./-]*)`"
 )
 PLACEHOLDER = re.compile(r"NAME|NNNN")
-SETTING = re.compile(r"CALLGATE_[A-Z_]*[A-Z]")
+SETTING = re.compile(r"CALLGATE_[A-Z0-9_]*[A-Z0-9]")
 FREE_SETTINGS = ("CALLGATE_WORKER__CREDENTIALS__",)
 """Any provider's name may follow."""
 COMMAND = re.compile(r"^callgate ([^#\n]+)", re.MULTILINE)
@@ -82,7 +82,7 @@ def test_a_named_path_exists(page: str, path: str) -> None:
 
 @pytest.mark.parametrize(("page", "variable"), found(SETTING, CURRENT))
 def test_a_named_setting_is_one(page: str, variable: str) -> None:
-    known = {*settings_of(WorkerSettings), EMBEDDED}
+    known = {*settings_of(WorkerSettings), *RENAMED, EMBEDDED}
 
     assert variable in known or variable.startswith(FREE_SETTINGS), page
 
