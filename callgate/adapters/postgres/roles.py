@@ -151,6 +151,7 @@ MAY_SELECT: Mapping[str, Sequence[str]] = {
     "dropped_month": (DASHBOARD,),
     "ai_call_log_sums": (DASHBOARD,),
     "dead_letter": (DASHBOARD,),
+    "call_without_bodies": (DASHBOARD,),
     "flow_catalogue": (DASHBOARD,),
     "flow_rule": (DASHBOARD,),
     "flow_limit": (DASHBOARD,),
@@ -167,7 +168,7 @@ MAY_SELECT: Mapping[str, Sequence[str]] = {
     "redrive": (DASHBOARD,),
     "redrive_call": (DASHBOARD,),
 }
-VIEWS = frozenset({"ai_call_log_sums", "dead_letter"})
+VIEWS = frozenset({"ai_call_log_sums", "call_without_bodies", "dead_letter"})
 MAY_SELECT_EXCEPT: Mapping[str, Sequence[str]] = {
     "llm_call": ("request",),
     "ai_call_log": ("reply",),

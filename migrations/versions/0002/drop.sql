@@ -14,6 +14,7 @@ DROP TRIGGER note_posting ON ai_call_log;
 DROP TRIGGER note_collapsed ON submission;
 DROP TRIGGER note_collapsed_later ON submission;
 DROP VIEW ai_call_log_sums;
+DROP VIEW call_without_bodies;
 
 DO $$
 DECLARE

@@ -175,4 +175,4 @@ END $$;
 
 GRANT SELECT (output_token_bound, priority, rank_at, start_before, lane, is_in_line, traceparent) ON llm_call TO callgate_dashboard;
 GRANT SELECT (limit_ids, output_token_bound, health, cache_write_1h_tokens) ON ai_call_log TO callgate_dashboard;
-GRANT SELECT ON ai_call_log_sums TO callgate_dashboard;
+GRANT SELECT ON ai_call_log_sums, call_without_bodies TO callgate_dashboard;
