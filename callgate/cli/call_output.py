@@ -9,15 +9,21 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from callgate.cli.call_history import (
+    history_fields,
+    price_label,
+    print_history,
+    summary_fields,
+    tokens_text,
+)
 from callgate.cli.output import cell_text, print_fields, print_json
 from callgate.domain.budgets import usd
 from callgate.domain.calls import AttemptView, CallView, WaitReason
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.requests import Usage
 from callgate.domain.stored_errors import error_text, parse_error
+from callgate.services.call_details import CallSeen
 from callgate.services.waiting import Outlook
 
-NOTHING_KNOWN = Outlook()
 _GIVEN_UP = (
     WaitReason.PROVIDER,
     WaitReason.RATE_LIMITED,
@@ -56,16 +62,11 @@ def call_fields(view: CallView) -> dict[str, Any]:
     return fields
 
 
-def print_call(
-    view: CallView,
-    failures: Sequence[LinkFailure] = (),
-    *,
-    outlook: Outlook = NOTHING_KNOWN,
-    as_json: bool,
-) -> None:
-    """Print everything about one call, about when it can be sent, and which of its links could not be delivered."""
+def print_call(seen: CallSeen, *, as_json: bool) -> None:
+    """Print everything about one call: about when it can be sent, each attempt, who asked for it, what comes next."""
+    view, failures, outlook = seen.view, seen.link_failures, seen.outlook
     if as_json:
-        payload = call_fields(view)
+        payload = {**call_fields(view), **history_fields(seen)}
         if outlook.earliest_at:
             payload["earliest_at"] = outlook.earliest_at
         if outlook.ahead:
@@ -92,6 +93,7 @@ def print_call(
             "attempts": f"{view.attempt} ({view.worker_losses} lost)",
             "cost": usd(view.posted_nano_usd),
             "error": error_text(view.error) or None,
+            **summary_fields(seen),
             "links": _links_text(failures) or None,
             **(_attempt_fields(view.last) if view.last else {}),
             "bodies": "purged" if view.is_purged else None,
@@ -99,6 +101,7 @@ def print_call(
             "reply": view.last and view.last.reply and view.last.reply.decode(errors="replace"),
         }
     )
+    print_history(seen)
 
 
 def parse_body(body: bytes) -> object:
@@ -107,11 +110,6 @@ def parse_body(body: bytes) -> object:
         return json.loads(body)
     except (ValueError, RecursionError):
         return body.decode(errors="replace")
-
-
-def tokens_text(usage: Usage | None) -> str:
-    """Tokens in and out for people. A usage that the provider did not report is unknown, not 0."""
-    return f"{usage.input_tokens} + {usage.output_tokens}" if usage else "unknown"
 
 
 def wait_text(view: CallView, next_at: datetime | None = None) -> str:
@@ -151,9 +149,9 @@ def _attempt_fields(last: AttemptView) -> dict[str, object]:
         "flags": ", ".join(last.anomalies) or None,
         "last attempt": f"{last.attempt} {last.status}, id {last.attempt_id}",
         "made": f"as a {last.kind}, with {key_owner} key",
-        "worker": last.worker_id,
+        "sent by": f"worker {last.worker_id}",
         "latency": f"{last.latency_ms} ms" if last.latency_ms is not None else None,
-        "priced by": last.price_source,
+        price_label(last): last.price_source,
         "provider's id": last.provider_request_id,
     }
 

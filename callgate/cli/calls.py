@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from callgate.cli.call_history import tokens_text
 from callgate.cli.call_output import (
     CALL_COLUMNS,
     call_fields,
     call_row,
     print_call,
-    tokens_text,
     wait_text,
 )
 from callgate.cli.options import (
@@ -260,17 +260,20 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one call. Of one that waits for a provider it also shows about when it is sent, if no other call is before it.
-    Of one that waits for a place or held money it shows how many calls are before it.
+    Show one call: its attempts with their money, who asked for it, what operators did, and what comes next.
 
-    JSON: one call as in `calls list`; with --bodies also request and last.reply; earliest_at if it waits for a limit
-    and that time is known; ahead (of_call_type, of_organisation) and places if it waits for a place or held money;
-    link_failures if there are any.
+    Of one that waits for a provider it also shows about when it is sent, if no other call is before it. Of one that
+    waits for a place or held money it shows how many calls are before it. Of one that was refused it shows the figures.
+
+    JSON: one call as in `calls list`; attempts, submissions (with lines), generations, actions, next, saved_nano_usd,
+    error_fingerprint; with --bodies also request and last.reply; earliest_at if it waits for a limit and that time is
+    known; ahead (of_call_type, of_organisation) and places if it waits for a place or held money; link_failures if
+    there are any.
     """
     with client_of(context) as client:
         shown = Bodies.BOTH if bodies else Bodies.NONE
-        found = client.calls.details(task_id, shown, datetime.now(UTC))
-    print_call(found.view, found.link_failures, outlook=found.outlook, as_json=as_json)
+        seen = client.calls.details(task_id, shown, datetime.now(UTC))
+    print_call(seen, as_json=as_json)
 
 
 def cancel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -94,10 +94,10 @@ def show(context: typer.Context, task_id: TaskId, as_json: AsJson = False) -> No
     JSON: one call as in `calls show --bodies`.
     """
     with client_of(context) as client:
-        view = client.calls.find(task_id, Bodies.BOTH)
-    if view.state is not CallState.DEAD:
-        raise CallNotFound(f"no dead letter: {view.key.task_id} is {view.state}")
-    print_call(view, as_json=as_json)
+        seen = client.calls.details(task_id, Bodies.BOTH, datetime.now(UTC))
+    if seen.view.state is not CallState.DEAD:
+        raise CallNotFound(f"no dead letter: {seen.view.key.task_id} is {seen.view.state}")
+    print_call(seen, as_json=as_json)
 
 
 @with_options(call_filter=call_filter)

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from callgate.domain.calls import Bodies, CallKey, CallState, CallView
-from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import CallNotFound, NotPermitted
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.ports import LedgerPort
 from callgate.domain.reports import EndReason
 from callgate.services import call_lines
-from callgate.services.call_details import LINK_FAILURES_MAX, key_of
+from callgate.services.call_details import CallSeen, key_of, look_at
 from callgate.services.earliest import earliest_times
-from callgate.services.waiting import Outlook, outlook_of
-
-
-@dataclass(frozen=True, slots=True)
-class CallDetails:
-    """What there is to say about one call."""
-
-    view: CallView
-    link_failures: Sequence[LinkFailure]
-    outlook: Outlook
-    """Of a call that waits. Empty if this login may not read limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +48,18 @@ class CallService:
             raise CallNotFound(f"the ledger has no call {text}")
         return view
 
-    def details(self, text: str, bodies: Bodies, now: datetime) -> CallDetails:
+    def details(self, text: str, bodies: Bodies, now: datetime) -> CallSeen:
         """
         Find a call, and all that is known about it.
 
         Raises:
             InvalidRequest, CallNotFound, LedgerUnavailable
         """
-        view = self.find(text, bodies)
-        failures = self._operations.link_failures(view.key, limit=LINK_FAILURES_MAX)
-        try:
-            outlook = outlook_of(view, self._operations, now)
-        except NotPermitted:
-            outlook = Outlook()
-        return CallDetails(view, failures, outlook)
+        seen = look_at(text, self._operations, now)
+        if bodies is Bodies.NONE:
+            return seen
+        (view,) = self._ledger.read([seen.view.key], bodies)
+        return seen if view is None else replace(seen, view=view)
 
     def next_tries(self, views: Sequence[CallView], now: datetime) -> dict[CallKey, datetime]:
         """About when waiting calls are tried next, as far as that is known and this login may read it."""

@@ -33,6 +33,14 @@ BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 Shell = Callable[..., tuple[int, str, str]]
 
 
+def fields_of(shown: str) -> dict[str, str]:
+    """The fields that a command printed, by label."""
+    return {
+        name.strip(): value.strip()
+        for name, _, value in (line.partition("  ") for line in shown.splitlines())
+    }
+
+
 def answer_of(open_client: Callable[[], Client], *words: str, codes: Sequence[int] = (0,)) -> Any:
     """Run one command line in this process, against what a client is opened on; return the JSON it printed."""
     with redirect_stdout(StringIO()) as out:

@@ -15,7 +15,7 @@ from callgate.domain.limits import Declaration
 from callgate.domain.reports import CallFilter
 from callgate.domain.slots import AHEAD_MAX
 from tests.contract.flow_steps import WORKER, a_rule, declare, sent, waits
-from tests.support.command_line import Shell
+from tests.support.command_line import Shell, fields_of
 from tests.support.ledger_under_test import LedgerUnderTest, a_submission, open_memory
 
 REQUEST = (
@@ -28,14 +28,6 @@ REQUEST = (
 def ledger() -> LedgerUnderTest:
     """A ledger in memory, with a budget."""
     return open_memory()
-
-
-def fields_of(shown: str) -> dict[str, str]:
-    """The fields of `calls show`."""
-    return {
-        name.strip(): value.strip()
-        for name, _, value in (line.partition("  ") for line in shown.splitlines())
-    }
 
 
 def test_a_call_is_submitted_with_class_and_deadline(shell: Shell, ledger: LedgerUnderTest) -> None:
