@@ -63,7 +63,11 @@ Words = Annotated[
     typer.Argument(metavar="WORDS", help=f"Any of {', '.join(f'{name}:' for name in WORDS)}"),
 ]
 TaskId = Annotated[
-    str, typer.Argument(metavar="CALL", help="A task id, or a call id: its newest generation.")
+    str,
+    typer.Argument(
+        metavar="CALL",
+        help="A task id; or a call id, or its first 8 digits: the newest generation.",
+    ),
 ]
 
 

@@ -6,12 +6,11 @@ import socket
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 
 from callgate.cli.actions import system_user
-from callgate.cli.call_ids import CallIds
+from callgate.cli.call_ids import CallIds, call_ids_of
 from callgate.cli.call_output import (
     CALL_COLUMNS,
     call_fields,
@@ -68,8 +67,8 @@ def list_dead(
 
     JSON: calls, an array as in `calls list`; unprocessable_messages, an array of at, queue, reason and raw.
     """
-    call_filter = _with_ids(call_filter, ids)
     with client_of(context) as client:
+        call_filter = replace(call_filter, call_ids=call_ids_of(client, ids))
         views, is_cut = at_most(client.dead_letters.find(call_filter, limit=limit + 1), limit)
         messages = _unprocessable(client, limit) if call_filter == CallFilter() else []
     if as_json:
@@ -112,7 +111,7 @@ def summary(
     JSON: an array of error_fingerprint, provider, model, sample_error, count, first_at and last_at.
     """
     with client_of(context) as client:
-        groups = client.operations.dead_groups(_with_ids(call_filter, None))
+        groups = client.operations.dead_groups(call_filter)
     if as_json:
         print_json([{**asdict(g), "sample_error": parse_error(g.sample_error)} for g in groups])
         return
@@ -141,7 +140,8 @@ def discard(
     """
     discarded: list[CallKey] = []
     with client_of(context) as client:
-        views = client.dead_letters.find(_with_ids(call_filter, ids), limit=calls_max)
+        call_filter = replace(call_filter, call_ids=call_ids_of(client, ids))
+        views = client.dead_letters.find(call_filter, limit=calls_max)
         if views:
             confirm(f"Discard {len(views)} calls?", yes)
             by = By(f"{system_user()}@{socket.gethostname()}", reason)
@@ -154,10 +154,6 @@ def discard(
             if views
             else "no dead letter matches, nothing was discarded"
         )
-
-
-def _with_ids(call_filter: CallFilter, ids: list[UUID] | None) -> CallFilter:
-    return replace(call_filter, call_ids=tuple(ids or ()))
 
 
 def _unprocessable(client: Client, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:

@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 
 from callgate.cli.actions import by_of
-from callgate.cli.call_ids import CallIds
+from callgate.cli.call_ids import CallIds, call_ids_of
 from callgate.cli.options import (
     AsJson,
     DryRun,
@@ -129,13 +129,10 @@ def selection(
         datetime | None,
         typer.Option("--until", parser=parse_time, metavar="TIME", help="Submitted before."),
     ] = None,
-    ids: CallIds = None,
 ) -> CallFilter:
     """The options that choose calls for a redrive, besides those of all lists."""
     state = CallState.REJECTED if refused else CallState.DEAD
-    return CallFilter(
-        state=state, end_reason=end_reason, since=since, until=until, call_ids=tuple(ids or ())
-    )
+    return CallFilter(state=state, end_reason=end_reason, since=since, until=until)
 
 
 @with_options(call_filter=call_filter, chosen=selection, wishes=wishes)
@@ -144,6 +141,7 @@ def redrive(
     call_filter: CallFilter,
     chosen: CallFilter,
     wishes: Wishes,
+    ids: CallIds = None,
     reason: MayReason = None,
     dry_run: DryRun = False,
     calls_max: Annotated[
@@ -170,6 +168,7 @@ def redrive(
         error_fingerprint=call_filter.error_fingerprint,
     )
     with client_of(context) as client:
+        which = replace(which, call_ids=call_ids_of(client, ids))
         planner = by_of(client, operator, reason or "dry run")
         try:
             planned = client.redrives.plan(which, planner, calls_max=calls_max)

@@ -25,6 +25,13 @@ class CallSearchPort(Protocol):
     def views(self, keys: Sequence[CallKey]) -> list[CallView | None]:
         """Look at calls, without bodies; None where there is none, or none that this login may read."""
 
+    def call_ids(self, first: UUID, last: UUID, *, limit: int) -> list[UUID]:
+        """
+        List the call ids from `first` to `last`, in order; nothing unless they begin with the same eight digits.
+
+        Of very many generations in that range the last ones may be left out.
+        """
+
     def count_calls(self, call_filter: CallFilter) -> CallCount:
         """Count calls from the newest on, within the bounds of `CallCount`."""
 

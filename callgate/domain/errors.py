@@ -6,6 +6,7 @@ Every error callgate raises, and nothing else.
     - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
     - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
     - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills, ChangedMeanwhile, CountDiffers, InvalidWords
+    - AmbiguousCall
   + BudgetRefused               a budget refused the call; carries a `BudgetRefusal`
     - BudgetExhausted, BudgetHeld, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
   + OrganisationBusy            the organisation has too many open calls; what there was room for is stored
@@ -116,6 +117,12 @@ class InvalidWords(InvalidRequest):
     """The words of a search cannot be read: the message says which, and what is expected."""
 
     code = "invalid_words"
+
+
+class AmbiguousCall(InvalidRequest):
+    """Several calls begin with these digits: the message lists them."""
+
+    code = "ambiguous_call"
 
 
 class ChangedMeanwhile(InvalidRequest):

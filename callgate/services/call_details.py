@@ -10,9 +10,10 @@ from uuid import UUID
 from callgate.domain.call_history import CallHistory, TimelineEvent, saved_nano_usd, timeline
 from callgate.domain.calls import CallKey, CallView
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.errors import CallNotFound, InvalidRequest, NotPermitted
+from callgate.domain.errors import AmbiguousCall, CallNotFound, InvalidRequest, NotPermitted
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import CallFilter
+from callgate.domain.short_ids import CANDIDATES_MAX, ShortId, read_short_id
 from callgate.services.waiting import Outlook, outlook_of
 
 LINK_FAILURES_MAX = 100
@@ -39,10 +40,10 @@ class CallSeen:
 
 def look_at(text: str, operations: OperationsPort, now: datetime) -> CallSeen:
     """
-    Find a call by its task id, or the newest generation of a call id.
+    Find a call by the text that names it; see `key_of`.
 
     Raises:
-        InvalidRequest: The text is neither.
+        InvalidRequest, AmbiguousCall: The text names no call, or several.
         CallNotFound: Nor if this login may not read it.
         LedgerUnavailable
     """
@@ -67,21 +68,45 @@ def look_at(text: str, operations: OperationsPort, now: datetime) -> CallSeen:
 
 def key_of(text: str, operations: OperationsPort) -> CallKey:
     """
-    The call that a task id names, or the newest generation of a call id.
+    The call that a task id or a call id names, or the first digits of one; without a generation its newest one.
 
     Raises:
         InvalidRequest: The text is neither.
+        AmbiguousCall: Several calls begin with these digits.
         CallNotFound
         LedgerUnavailable
     """
-    if "." in text:
-        return key_of_task(text)
     try:
-        call_id = UUID(text)
-    except ValueError:
-        raise InvalidRequest(f"{text!r} is not a call id or task id") from None
+        short = read_short_id(text)
+        call_id = call_id_of(short, text, operations)
+        if short.generation is not None:
+            return CallKey.parse(str(call_id), short.generation)
+    except ValueError as exc:
+        raise InvalidRequest(str(exc)) from None
     for view in operations.calls(CallFilter(call_ids=(call_id,)), limit=1):
         return view.key
+    raise CallNotFound(f"the ledger has no call {text}")
+
+
+def call_id_of(short: ShortId, text: str, operations: OperationsPort) -> UUID:
+    """
+    The one call id that begins with some digits.
+
+    Args:
+        text: How it was named.
+
+    Raises:
+        AmbiguousCall, CallNotFound, LedgerUnavailable
+    """
+    if short.is_whole:
+        return short.first
+    found = operations.call_ids(short.first, short.last, limit=CANDIDATES_MAX + 1)
+    if len(found) > 1:
+        more = " and more" if len(found) > CANDIDATES_MAX else ""
+        named = ", ".join(map(str, found[:CANDIDATES_MAX]))
+        raise AmbiguousCall(f"{text} can be {named}{more}: give more digits")
+    for call_id in found:
+        return call_id
     raise CallNotFound(f"the ledger has no call {text}")
 
 

@@ -35,12 +35,10 @@ class CallService:
 
     def find(self, text: str, bodies: Bodies = Bodies.NONE) -> CallView:
         """
-        Find a call by its task id, or the newest generation of a call id.
+        Find a call by the text that names it; see `key_of`.
 
         Raises:
-            InvalidRequest: The text is neither.
-            CallNotFound
-            LedgerUnavailable
+            InvalidRequest, AmbiguousCall, CallNotFound, LedgerUnavailable
         """
         key = key_of(text, self._operations)
         (view,) = self._ledger.read([key], bodies)

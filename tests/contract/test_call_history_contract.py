@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -10,6 +10,7 @@ from callgate.domain.call_history import Step, saved_nano_usd, timeline
 from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import LinkOutcome
 from callgate.domain.reports import By
+from callgate.domain.short_ids import read_short_id
 from callgate.domain.unknown import SettleByHand
 from tests.support.ledger_under_test import (
     LINK,
@@ -242,3 +243,15 @@ def test_there_is_no_history_of_an_unknown_call(ledger: LedgerUnderTest) -> None
 
     assert (history.attempts, history.submissions.total) == ((), 0)
     assert (history.generations, history.actions) == ((), ())
+
+
+def test_a_call_is_found_by_its_first_digits(ledger: LedgerUnderTest) -> None:
+    """The range of eight digits has just that call; a wider one is not looked through."""
+    named, _ = ledger.queued("invoice").call_id, ledger.queued("other")
+    short = read_short_id(named.hex[:8])
+    ask = ledger.operations.call_ids
+
+    assert ask(short.first, short.last, limit=10) == [named]
+    assert ask(named, named, limit=10) == [named]
+    assert ask(short.first, short.last, limit=0) == []
+    assert ask(UUID(int=0), UUID(int=2**128 - 1), limit=10) == []

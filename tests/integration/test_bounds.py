@@ -104,6 +104,7 @@ def test_every_text_has_a_bound() -> None:
         ("read_v2", {bounds.ROWS_MAX}),
         ("end_v1", {bounds.ROWS_MAX, bounds.ERROR_MAX_BYTES}),
         ("calls_v2", {bounds.ROWS_MAX, bounds.LISTED_MAX}),
+        ("call_ids_v1", {bounds.ROWS_MAX}),
         ("attempts_of_call_v1", {bounds.ROWS_MAX}),
         ("submissions_of_call_v1", {bounds.ROWS_MAX, bounds.LISTED_MAX}),
         ("dead_groups_v1", {bounds.ROWS_MAX}),

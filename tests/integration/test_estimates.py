@@ -212,6 +212,7 @@ READS = (
     "callgate_calls_v1('mine', NULL, NULL, NULL, 't', NULL, NULL, NULL, NULL, 10)",
     "callgate_dead_groups_v1(NULL, 't', NULL, NULL, NULL, NULL)",
     f"callgate_calls_v2('mine', NULL, NULL, NULL, NULL, 't', {', '.join(['NULL'] * 14)}, false, 10, true, 10)",
+    "callgate_call_ids_v1(gen_random_uuid(), gen_random_uuid(), 10)",
     "callgate_views_v1(ARRAY[gen_random_uuid()], '{1}')",
     "callgate_attempts_of_call_v1(gen_random_uuid(), 1, 10)",
     "callgate_submissions_of_call_v1(gen_random_uuid(), 1, 10)",

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By
+from callgate.domain.short_ids import read_short_id
 from callgate.domain.unknown import UnknownFilter
 from tests.support.ledger_under_test import LIMIT, ORG, a_reserve, a_success, open_postgres
 from tests.support.tables import TRUNCATE
@@ -165,6 +166,32 @@ def test_calls_that_stay_paused_are_not_read(postgres_engine: Engine) -> None:
 
         assert [due.key for due in ledger.due(expire=False)] == [key]
         assert 0 < _read(session, "ix_llm_call%") - before < WAITING / 2
+
+
+MANY_CALLS = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider,
+                      model, input_token_bound, attempt)
+SELECT (CASE WHEN n <= 3 THEN 'abcdef00' ELSE left(md5(n::text), 8) END || substr(md5(n::text), 9))::uuid, 1,
+       'o', sha256('x'), 'queued', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1, 0
+  FROM generate_series(1, :count) n"""
+
+
+def test_a_short_id_is_found_along_the_primary_key(postgres_engine: Engine) -> None:
+    """The other calls are not read. The plan was made when there were none."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url, pool_size=1)) as session:
+        ledger, short = open_postgres(session), read_short_id("abcdef00")
+
+        def ask() -> int:
+            return len(ledger.operations.call_ids(short.first, short.last, limit=10))
+
+        assert [ask() for _ in range(7)] == [0] * 7
+        with postgres_engine.begin() as connection:
+            connection.execute(text(MANY_CALLS), {"count": WAITING})
+        before = _read(session, "%llm_call%"), _touched(session)
+
+        assert ask() == 3
+        assert _read(session, "%llm_call%") - before[0] <= 10
+        assert _touched(session) - before[1] <= 20
 
 
 INDEXED = """SELECT coalesce(sum(idx_tup_read), 0) AS count FROM pg_stat_user_indexes

@@ -229,7 +229,7 @@ def test_what_a_client_may_execute_is_little(attacker: Connection) -> None:
         "callgate_read_v2",
         "callgate_calls_v1", "callgate_calls_v2", "callgate_dead_groups_v1", "callgate_costs_v1", "callgate_costs_v2",
         "callgate_budgets_v1",
-        "callgate_views_v1", "callgate_attempts_of_call_v1", "callgate_submissions_of_call_v1",
+        "callgate_views_v1", "callgate_call_ids_v1", "callgate_attempts_of_call_v1", "callgate_submissions_of_call_v1",
         "callgate_link_failures_v1", "callgate_spending_v1", "callgate_schema_v1",
     }  # fmt: skip
     assert [name for name, _, _, _, is_public in functions if is_public] == []

@@ -46,6 +46,7 @@ CHECKOUT = Path(__file__).parents[2]
 ALL = sorted(family(CallgateError), key=lambda cls: cls.__name__)
 MADE = {name for folder in ("callgate", "worker", "config") for name in made_in(CHECKOUT / folder)}
 INTERNAL = {
+    "AmbiguousCall",
     "ChangedMeanwhile",
     "CheckerUnavailable",
     "CountDiffers",

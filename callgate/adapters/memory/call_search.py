@@ -42,6 +42,7 @@ from callgate.domain.call_pages import (
 from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import By, CallFilter, EndReason
+from callgate.domain.short_ids import DIGITS_MIN
 
 STUCK = (CallState.WAITING, CallState.DEAD, CallState.REJECTED)
 Counts = defaultdict[str, defaultdict[datetime, int]]
@@ -75,6 +76,14 @@ class MemoryCallSearch:
         with self._lock:
             rows = (self.tables.calls.get(key) for key in keys)
             return [self._view(row) if row else None for row in rows]
+
+    def call_ids(self, first: UUID, last: UUID, *, limit: int) -> list[UUID]:
+        """List call ids of a range."""
+        if str(first)[:DIGITS_MIN] != str(last)[:DIGITS_MIN]:
+            return []
+        with self._lock:
+            found = {key.call_id for key in self.tables.calls if first <= key.call_id <= last}
+        return sorted(found)[:limit]
 
     def count_calls(self, call_filter: CallFilter) -> CallCount:
         """Count calls, to `COUNTED_MAX`."""

@@ -51,6 +51,7 @@ CALLS = """SELECT * FROM callgate_calls_v2(
     %(error_fingerprint)s, %(trace_id)s, %(call_ids)s::uuid[], %(generation)s, %(since)s, %(until)s, %(tier)s, %(kind)s,
     %(outcome)s, %(at)s, %(at_call_id)s::uuid, %(at_generation)s, %(is_newer)s, %(looked_max)s, %(says_end)s,
     %(limit)s)"""
+CALL_IDS = "SELECT * FROM callgate_call_ids_v1(%(first)s::uuid, %(last)s::uuid, %(limit)s)"
 COUNT = f"""SELECT count(*) FILTER (WHERE NOT is_end)::int AS calls, min(created_at) FILTER (WHERE is_end) AS looked_to
   FROM ({CALLS}) k"""  # noqa: S608
 CHART = f"""WITH k AS MATERIALIZED ({CALLS}), b AS (
@@ -102,6 +103,11 @@ class PostgresCallSearch:
     def views(self, keys: Sequence[CallKey]) -> list[CallView | None]:
         """Look at calls; see `CallSearchPort.views`."""
         return list(self._views.read(keys))
+
+    def call_ids(self, first: UUID, last: UUID, *, limit: int) -> list[UUID]:
+        """List call ids of a range; see `CallSearchPort.call_ids`."""
+        rows = self._session.answers(CALL_IDS, {"first": first, "last": last, "limit": limit})
+        return [row.call_id for row in rows]
 
     def count_calls(self, call_filter: CallFilter) -> CallCount:
         """Count calls; see `CallSearchPort.count_calls`."""

@@ -28,6 +28,7 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_end_v1": (CLIENT,),
     "callgate_read_v2": (CLIENT, WORKER),
     "callgate_calls_v2": (CLIENT, DASHBOARD),
+    "callgate_call_ids_v1": (CLIENT, DASHBOARD),
     "callgate_views_v1": (CLIENT, DASHBOARD),
     "callgate_attempts_of_call_v1": (CLIENT, DASHBOARD),
     "callgate_submissions_of_call_v1": (CLIENT, DASHBOARD),

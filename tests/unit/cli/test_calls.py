@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -143,6 +145,38 @@ def test_an_unknown_call_is_an_error(shell: Shell) -> None:
     assert shell("calls", "show", call_id)[2].startswith("error: call_not_found: ")
     assert shell("calls", "show", f"{call_id}.1")[2].startswith("error: call_not_found: ")
     assert shell("calls", "show", "what")[2].startswith("error: invalid_request: ")
+
+
+def test_a_call_is_found_by_its_first_digits(shell: Shell, open_client: Any) -> None:
+    """Eight are enough if no other call begins with them; fewer are refused."""
+    with open_client() as client:
+        key = client.submit(a_request()).key
+    short = key.call_id.hex[:8]
+
+    for named in (short, f"{short}.1", str(key.call_id)[:13]):
+        assert json.loads(shell("calls", "show", named, "--json")[1])["task_id"] == key.task_id
+    assert shell("calls", "cancel", short)[0] == 0
+    assert "too short: give at least 8" in shell("calls", "show", short[:7])[2]
+    assert shell("calls", "show", "00000000")[2].startswith("error: call_not_found: ")
+    assert shell("calls", "show", f"{short}.9")[2].startswith("error: call_not_found: ")
+
+
+def test_digits_that_name_two_calls_list_both(
+    shell: Shell, ledger: MemoryLedger, open_client: Any
+) -> None:
+    """Neither is taken by chance."""
+    with open_client() as client:
+        row = ledger.tables.calls[client.submit(a_request()).key]
+    ids = [UUID(f"abcdef00-0000-8000-8000-00000000000{n}") for n in (1, 2)]
+    for each in ids:
+        ledger.tables.calls[CallKey(each, 1)] = replace(row, key=CallKey(each, 1))
+
+    code, _, err = shell("calls", "show", "abcdef00")
+    _, _, of_option = shell("dead-letters", "discard", "--id", "abcdef00", "--reason", "x", "--yes")
+
+    assert code == 1
+    assert err.startswith(f"error: ambiguous_call: abcdef00 can be {ids[0]}, {ids[1]}: ")
+    assert of_option.startswith("error: ambiguous_call: ")
 
 
 def test_links_that_could_not_be_delivered_are_shown_with_their_reason(
