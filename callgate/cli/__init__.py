@@ -2,8 +2,8 @@
 The command line: parse, call a service, print.
 
 Answers go to stdout, everything else to stderr. With `--json` stdout holds exactly one object or array; each command's
-help describes its shape. Exit codes: 0 done; 1 an error of callgate, or a failed check; 2 wrong usage or settings; 130
-interrupted.
+help describes its shape. That of an error is `{"error": {"code", "message", ...}}`; its line is on stderr as well.
+Exit codes: 0 done; 1 an error of callgate, or a failed check; 2 wrong usage or settings; 130 interrupted.
 
 In a checkout, and with `callgate-worker`, `worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those
 for developers. Settings are read, and Celery and SQLAlchemy imported, only when a command runs.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.main import get_command
@@ -40,7 +40,7 @@ from callgate.cli import (
     unknown,
 )
 from callgate.cli.checkout import CHECKOUT, has_worker, module_at
-from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error
+from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error, print_json
 from callgate.cli.renamed import new_arguments
 from callgate.domain.errors import CallgateError, ConfigurationError
 
@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 
 CHECKOUT_COMMANDS = ("worker/cli.py", "devkit/cli.py")
 """Files beside the library that add commands. The image has no devkit."""
+
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""The class of all errors of usage. Typer exports only this subclass of it."""
 
 
 def main() -> NoReturn:
@@ -67,14 +71,24 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
     Returns:
         The exit code.
     """
-    command = get_command(build_app())
+    command, is_json = get_command(build_app()), "--json" in arguments
     try:
-        command.main(
-            new_arguments(arguments), prog_name="callgate", obj=open_client or client_from_env
+        code = command.main(
+            new_arguments(arguments),
+            prog_name="callgate",
+            standalone_mode=not is_json,
+            obj=open_client or client_from_env,
         )
     except CallgateError as exc:
-        print_error(exc)
+        print_error(exc, as_json=is_json)
         return 2 if isinstance(exc, ConfigurationError) else 1
+    except USAGE_ERROR as exc:
+        # Only with --json: else it was printed, and is a SystemExit.
+        exc.show()
+        print_json({"error": {"code": "wrong_usage", "message": exc.format_message()}})
+        return int(exc.exit_code)
+    except typer.Abort:
+        return 1
     except BrokenPipeError:
         # The reader has closed the pipe. The rest of the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,7 +97,7 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
         return 130
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else int(bool(exc.code))
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def build_app() -> typer.Typer:

@@ -42,6 +42,7 @@ from callgate.cli.output import (
     client_of,
     more_than,
     print_answer,
+    print_error,
     print_json,
     print_note,
     print_table,
@@ -50,7 +51,7 @@ from callgate.cli.periods import Period, period
 from callgate.domain.call_order import Priority
 from callgate.domain.call_words import WORDS, both, parse_words
 from callgate.domain.calls import Bodies, CallState, WaitReason
-from callgate.domain.errors import InvalidRequest
+from callgate.domain.errors import CallgateError, InvalidRequest, Unavailable
 from callgate.domain.open_calls import OnBusy
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
@@ -179,20 +180,27 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """
-    Submit one call, and print its answer.
+    Submit one call, and print its answer. What is known of the call comes first: its task id.
 
-    JSON: task_id and collapsed; with --wait also every field of an LLMResult.
+    JSON: task_id and collapsed; with --wait also every field of an LLMResult, or error if there is no result.
     """
     with client_of(context) as client:
-        handle = client.submit(
-            request,
-            idempotency_key=idempotency_key,
-            force=force,
-            busy_timeout_s=timeout_s,
-            **order,
-        )
+        try:
+            handle = client.submit(
+                request,
+                idempotency_key=idempotency_key,
+                force=force,
+                busy_timeout_s=timeout_s,
+                **order,
+            )
+        except Unavailable:
+            from callgate.services.submit import call_id_of
+
+            print_note(f"if it was accepted, it is call {call_id_of(request, client.catalogue)}")
+            raise
         if wait:
-            _print_result(handle, _await_result(handle, timeout_s), as_json)
+            print_note(f"call {handle.task_id}")
+            _print_result(handle, _await_result(handle, timeout_s, as_json), as_json)
         elif as_json:
             print_json({"task_id": handle.task_id, "collapsed": handle.collapsed})
         else:
@@ -303,11 +311,17 @@ def cancel(
         raise typer.Exit(1)
 
 
-def _await_result(handle: Handle, timeout_s: float) -> LLMResult:
+def _await_result(handle: Handle, timeout_s: float, as_json: bool) -> LLMResult:
     """Wait for the result. After Ctrl-C say that the call goes on, and how to find its answer."""
+    about = {"task_id": handle.task_id, "collapsed": handle.collapsed}
     try:
         return handle.get(timeout_s)
+    except CallgateError as exc:
+        print_error(exc, as_json=as_json, **about)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
+        if as_json:
+            print_json({**about, "error": {"code": "interrupted", "message": "the call goes on"}})
         task_id = handle.task_id
         print_note(f"the call goes on; for its answer: callgate calls show {task_id} --bodies")
         raise

@@ -134,7 +134,7 @@ def discard(
     as_json: AsJson = False,
 ) -> None:
     """
-    Discard dead calls: they become rejected; who did it and why is stored with them.
+    Discard dead calls: they become rejected; who did it and why is stored with them. Exit 1 if none was discarded.
 
     JSON: discarded, an array of task ids.
     """
@@ -154,6 +154,8 @@ def discard(
             if views
             else "no dead letter matches, nothing was discarded"
         )
+    if not discarded:
+        raise typer.Exit(1)
 
 
 def _unprocessable(client: Client, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:

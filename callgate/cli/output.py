@@ -17,7 +17,7 @@ from uuid import UUID
 
 import typer
 
-from callgate.domain.errors import CallgateError
+from callgate.domain.errors import BudgetRefused, CallFailed, CallgateError, CallRejected
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,9 +92,29 @@ def print_answer(text: str) -> None:
     print(shown)  # noqa: T201 - the answer
 
 
-def print_error(error: CallgateError) -> None:
-    """Print an error as one line on stderr, whatever its message contains."""
+def print_error(error: CallgateError, *, as_json: bool = False, **about: object) -> None:
+    """
+    Print an error as one line on stderr, whatever its message contains.
+
+    Args:
+        as_json: Print it as one object on stdout as well.
+        about: What else that object says, for example which call it is about.
+    """
     print(f"error: {error.code}: {one_line(error)}", file=sys.stderr)  # noqa: T201 - a note
+    if as_json:
+        print_json({**about, "error": error_fields(error)})
+
+
+def error_fields(error: CallgateError) -> dict[str, object]:
+    """An error as JSON: its code and message, and what else a program may ask about it."""
+    fields: dict[str, object] = {"code": error.code, "message": str(error)}
+    if isinstance(error, BudgetRefused):
+        fields["refusal"] = error.refusal
+    elif isinstance(error, CallFailed):
+        fields |= {"failure_code": error.failure_code, "attempts": error.attempts}
+    elif isinstance(error, CallRejected):
+        fields["reason_code"] = error.reason_code
+    return fields
 
 
 def print_note(text: str) -> None:

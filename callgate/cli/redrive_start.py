@@ -154,7 +154,8 @@ def redrive(
     Give dead calls another generation, under today's gates, prices and budgets: as a stored operation that workers run.
 
     The plan says how many calls it concerns, what they can cost, and how many would be refused now. Interrupting the
-    command does not stop the redrive; `callgate redrives` shows, pauses, resumes and aborts it.
+    command does not stop the redrive; `callgate redrives` shows, pauses, resumes and aborts it. Exit 1 if no call
+    matches.
 
     JSON: dry_run, count, redrive (as in `redrives show`), organisations, refused_now and waiting_now by reason.
     """
@@ -174,7 +175,7 @@ def redrive(
             planned = client.redrives.plan(which, planner, calls_max=calls_max)
         except CallNotFound as exc:
             _print_nothing(str(exc), dry_run=dry_run, as_json=as_json)
-            return
+            raise typer.Exit(1) from None
         by = None if dry_run else planner
         _carry_on(client, planned.redrive_id, by, wishes, as_json=as_json)
 

@@ -9,7 +9,7 @@ import typer
 from callgate.cli.options import AsJson, DryRun, Org, Yes
 from callgate.cli.output import client_of, confirm, print_json, print_note
 from callgate.domain.retention import Purged
-from callgate.services.purge import COUNTED_MAX, PurgePlan, PurgeReport, Remaining
+from callgate.services.purge import COUNTED_MAX, PurgePlan, PurgeReport
 
 DAYS_MAX = 36_500
 
@@ -42,9 +42,12 @@ def purge(
 
     Without --org the calls of every organisation are purged.
 
-    Exit 1 if calls of the organisation are old enough and could not be purged yet.
+    Purged dead letters cannot be redriven: the question says how many they are.
 
-    JSON: dry_run, calls, unprocessable_messages, open_calls_spared, is_complete; with --org also calls_with_bodies.
+    Exit 1 if nothing is old enough, or if calls of the organisation are and could not be purged yet.
+
+    JSON: dry_run, calls, dead_letters (how many of them), unprocessable_messages, open_calls_spared, is_complete; with
+    --org also calls_with_bodies.
     """
     with client_of(context) as client:
         ages = client.purges.ages(org, days=older_than_days)
@@ -54,24 +57,24 @@ def purge(
             )
         plan = client.purges.plan(ages, org)
         if dry_run:
-            _print(plan.found, plan.remaining, plan, as_json)
-            return
-        if plan.found != Purged():
-            confirm(f"Remove the bodies of {_count_text(plan.found)}?", yes)
-        report = client.purges.carry_out(plan)
-    _print(report.purged, report.remaining, report, as_json)
-    if not report.is_complete:
+            _print(plan, plan, as_json)
+        else:
+            if plan.found != Purged():
+                confirm(f"Remove the bodies of {_count_text(plan.found, plan.dead_letters)}?", yes)
+            report = client.purges.carry_out(plan)
+            _print(plan, report, as_json)
+    if plan.found == Purged() or not (dry_run or report.is_complete):
         raise typer.Exit(1)
 
 
-def _print(
-    counted: Purged, remaining: Remaining | None, result: PurgePlan | PurgeReport, as_json: bool
-) -> None:
-    is_dry_run = isinstance(result, PurgePlan)
+def _print(plan: PurgePlan, result: PurgePlan | PurgeReport, as_json: bool) -> None:
+    is_dry_run, remaining = isinstance(result, PurgePlan), result.remaining
+    counted = result.found if isinstance(result, PurgePlan) else result.purged
     if as_json:
         payload: dict[str, Any] = {
             "dry_run": is_dry_run,
             "calls": counted.calls,
+            "dead_letters": plan.dead_letters,
             "unprocessable_messages": counted.unprocessable_messages,
             "open_calls_spared": remaining.open if remaining else 0,
         }
@@ -80,7 +83,11 @@ def _print(
             payload["calls_with_bodies"] = remaining.with_bodies
         print_json({**payload, "is_complete": result.is_complete})
         return
-    print_note(f"{'would purge' if is_dry_run else 'purged'}: {_count_text(counted)}")
+    if plan.found == Purged():
+        print_note("nothing is old enough to be purged, or what is old enough is in use")
+    else:
+        what = _count_text(counted, plan.dead_letters)
+        print_note(f"{'would purge' if is_dry_run else 'purged'}: {what}")
     if remaining and remaining.open:
         print_note(f"spared: {remaining.open} open calls; purge again when they have ended")
     if remaining and remaining.ended and not is_dry_run:
@@ -90,9 +97,10 @@ def _print(
         )
 
 
-def _count_text(counted: Purged) -> str:
+def _count_text(counted: Purged, dead_letters: int) -> str:
     most = max(counted.calls, counted.unprocessable_messages)
     least = "at least " if most >= COUNTED_MAX else ""
     messages = counted.unprocessable_messages
     more = f" and {messages} unprocessable messages" if messages else ""
-    return f"{least}{counted.calls} calls{more}"
+    dead = f", {dead_letters} of them dead letters, which cannot be redriven then,"
+    return f"{least}{counted.calls} calls{dead if dead_letters else ''}{more}".rstrip(",")

@@ -327,6 +327,9 @@ class RetentionPort(Protocol):
     def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
         """Number of those that ended so long ago; a purge of that age left them because they have work to do."""
 
+    def old_dead_letters(self, ages: BodyAges, *, limit: int) -> int:
+        """Number of dead calls whose bodies are that old; `limit` at most. Without its request none can be redriven."""
+
     def make_partitions(self, *, months: int) -> Partitions:
         """Create the log's partitions for this month and the next ones, `months` in all (7 at most)."""
 

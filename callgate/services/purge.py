@@ -43,6 +43,8 @@ class PurgePlan:
     found: Purged
     remaining: Remaining | None
     """None if every organisation is purged."""
+    dead_letters: int = 0
+    """How many of the calls are dead letters, to `COUNTED_MAX`: they cannot be redriven after that."""
 
     @property
     def is_complete(self) -> bool:
@@ -90,7 +92,8 @@ class PurgeService:
         found = self._retention.purge(ages, limit=COUNTED_MAX, dry_run=True)
         if org_id is not None and found == Purged():
             self._require_org(org_id)
-        return PurgePlan(ages, org_id, found, remaining)
+        dead = self._retention.old_dead_letters(ages, limit=COUNTED_MAX) if found.calls else 0
+        return PurgePlan(ages, org_id, found, remaining, dead)
 
     def carry_out(self, plan: PurgePlan) -> PurgeReport:
         """

@@ -270,6 +270,12 @@ class SubmitService:
                 log.warning("submission.publish_failed", count=len(keys), reason=str(exc))
 
 
+def call_id_of(request: LLMRequest, catalogue: Catalogue) -> UUID:
+    """The id that the call of a request has, or would have."""
+    bounded = gates.with_output_bound(request, catalogue)
+    return identity.call_id(request.org_id, identity.input_hash(bounded))
+
+
 def _check_idempotency_key(key: str | None) -> None:
     if key is None:
         return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.errors import ResultPurged
 from callgate.domain.ledger import RecordOutcome, SubmitOutcome
@@ -73,6 +75,25 @@ def test_a_purged_success_answers_that_it_was_purged(ledger: LedgerUnderTest) ->
     ledger.purge()
 
     assert isinstance(error_of(ledger.view(key, Bodies.REPLY)), ResultPurged)
+
+
+def test_old_dead_letters_are_counted(ledger: LedgerUnderTest) -> None:
+    """By the age of their organisation; those that are purged, young or not dead are not counted."""
+    ledger.operations.set_budget("other", ORG_SCOPE, Window.DAY, 1_000)
+    ledger.dead("one")
+    ledger.dead("two", org_id="other")
+    ledger.succeeded("three")
+
+    def count(**ages: Any) -> int:
+        return ledger.retention.old_dead_letters(BodyAges(**ages), limit=10)
+
+    assert count(default_s=0.0) == 2
+    assert count(default_s=0.0, by_org_s={"other": DAY_S}) == 1
+    assert count(by_org_s={"other": 0.0}) == 1
+    assert count(default_s=DAY_S) == 0
+    assert ledger.retention.old_dead_letters(BodyAges(0.0), limit=1) == 1
+    ledger.purge()
+    assert count(default_s=0.0) == 0
 
 
 def test_a_purged_dead_call_keeps_its_reason(ledger: LedgerUnderTest) -> None:

@@ -43,6 +43,9 @@ class Store:
     def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
         raise NotImplementedError
 
+    def old_dead_letters(self, ages: BodyAges, *, limit: int) -> int:
+        raise NotImplementedError
+
     def make_partitions(self, *, months: int) -> Partitions:
         if self.is_away:
             raise LedgerUnavailable("away")

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from callgate.adapters.memory.breakers import forget
 from callgate.adapters.memory.rows import CallRow
 from callgate.adapters.memory.tables import MemoryTables
+from callgate.domain.calls import CallState
 from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 
@@ -55,6 +56,13 @@ class MemoryRetention:
             before = self._clock() - timedelta(seconds=age_s)
             calls = [c for c in self.tables.calls.values() if c.org_id == org_id and c.request]
             return sum(not c.state.is_open and self._ended_at(c) <= before for c in calls)
+
+    def old_dead_letters(self, ages: BodyAges, *, limit: int) -> int:
+        """Count the dead ones of those that are old enough."""
+        with self._lock:
+            now = self._clock()
+            dead = [c for c in self.tables.calls.values() if c.state is CallState.DEAD]
+            return min(sum(self._is_too_old(c, ages, now) for c in dead), limit)
 
     def make_partitions(self, *, months: int) -> Partitions:
         """Make nothing: a dict needs no partitions."""

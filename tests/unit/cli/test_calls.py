@@ -15,6 +15,7 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.client import Client
 from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import LinkOutcome
+from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import RecordAnswer, Settle
 from callgate.domain.provider import ProviderReply
 from callgate.domain.reports import CallFilter
@@ -91,8 +92,54 @@ def test_a_timeout_is_an_error_that_names_the_call(shell: Shell) -> None:
     code, out, err = shell("submit", *options, "--max-output-tokens", "5", "--timeout", "0")
 
     assert (code, out) == (1, "")
-    assert err.startswith("error: wait_timeout: call ")
-    assert err.count("\n") == 1
+    named, error = err.splitlines()
+    assert error.startswith(f"error: wait_timeout: {named} ")
+
+
+@pytest.mark.parametrize("ending", ["timeout", "dead", "ctrl-c"])
+def test_submit_names_the_call_whatever_happens(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey, tmp_path: Path, monkeypatch: Any, ending: str
+) -> None:
+    """In the object of --json, beside what went wrong; and as the first line on stderr."""
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    request = a_request("another text" if ending == "timeout" else "secret text")
+    (file := tmp_path / "request.json").write_text(request.model_dump_json())
+    if ending == "ctrl-c":
+        monkeypatch.setattr(ledger, "read", ctrl_c)
+
+    code, out, err = shell("submit", "--file", str(file), "--timeout", "0", "--json")
+
+    told = json.loads(out)
+    expected = {"timeout": "wait_timeout", "dead": "call_failed", "ctrl-c": "interrupted"}
+    assert code == (130 if ending == "ctrl-c" else 1)
+    assert told["error"]["code"] == expected[ending]
+    assert err.startswith(f"call {told['task_id']}\n")
+    if ending == "dead":
+        assert told["task_id"] == dead.task_id
+        assert told["error"]["failure_code"] == "bad_request"
+
+
+def test_submit_names_the_call_that_may_have_been_accepted(
+    shell: Shell, ledger: MemoryLedger, open_client: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """An outage in the middle of a submission: nobody knows, but everybody can look."""
+
+    def outage(*_: object) -> None:
+        raise LedgerUnavailable("no answer")
+
+    with open_client() as client:
+        key = client.submit(a_request()).key
+    (file := tmp_path / "request.json").write_text(a_request().model_dump_json())
+    monkeypatch.setattr(ledger, "submit", outage)
+
+    code, out, err = shell("submit", "--file", str(file), "--json")
+
+    assert code == 1
+    assert f"if it was accepted, it is call {key.call_id}\n" in err
+    assert json.loads(out)["error"] == {"code": "ledger_unavailable", "message": "no answer"}
 
 
 def test_a_bad_request_is_one_line_without_its_text(shell: Shell, tmp_path: Path) -> None:

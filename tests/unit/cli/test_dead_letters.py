@@ -60,6 +60,17 @@ def test_nothing_is_changed_where_nobody_can_be_asked(
     assert state_of(ledger, dead) is CallState.DEAD
 
 
+def test_discarding_nothing_says_so(shell: Shell, dead: CallKey) -> None:
+    """A script that names the wrong group must not believe that it is done."""
+    discard = ("dead-letters", "discard", "--reason", "old", "--yes", "--call-type", "other")
+
+    code, out, err = shell(*discard)
+    of_json, as_json, _ = shell(*discard, "--json")
+
+    assert (code, out, err) == (1, "", "no dead letter matches, nothing was discarded\n")
+    assert (of_json, json.loads(as_json)) == (1, {"discarded": []})
+
+
 def test_a_discarded_call_says_who_and_why(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:

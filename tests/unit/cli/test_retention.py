@@ -21,8 +21,8 @@ def test_a_purge_asks_first_and_says_what_it_did(
     assert (code, json.loads(out)) == (
         0,
         {
-            "dry_run": True, "calls": 1, "unprocessable_messages": 0, "open_calls_spared": 0, "is_complete": True,
-            "calls_with_bodies": 1,
+            "dry_run": True, "calls": 1, "dead_letters": 1, "unprocessable_messages": 0, "open_calls_spared": 0,
+            "is_complete": True, "calls_with_bodies": 1,
         },
     )  # fmt: skip
     code, _, err = shell(*erase)
@@ -36,7 +36,21 @@ def test_a_purge_asks_first_and_says_what_it_did(
     assert ["bodies", "purged"] in [
         line.split() for line in shell("calls", "show", dead.task_id, "--bodies")[1].splitlines()
     ]
-    assert shell(*erase, "--yes")[2] == "purged: 0 calls\n"
+    code, _, err = shell(*erase, "--yes")
+    assert (code, err.startswith("nothing is old enough")) == (1, True)
+
+
+def test_a_purge_tells_dead_letters_apart(shell: Shell, open_client: Any, dead: CallKey) -> None:
+    """Without its request none can be redriven, so the operator is told before."""
+    with open_client() as client:
+        client.cancel(client.submit(a_request("another")).task_id, "by a test")
+    erase = ("retention", "purge", "--org", "acme", "--older-than-days", "0")
+
+    said = shell(*erase, "--dry-run")[2]
+    told = json.loads(shell(*erase, "--yes", "--json")[1])
+
+    assert said == "would purge: 2 calls, 1 of them dead letters, which cannot be redriven then\n"
+    assert (told["calls"], told["dead_letters"]) == (2, 1)
 
 
 def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) -> None:
@@ -46,8 +60,8 @@ def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) 
 
     code, _, err = shell("retention", "purge", "--org", "acme", "--older-than-days", "0", "--yes")
 
-    assert code == 0
-    assert "purged: 0 calls" in err
+    assert code == 1
+    assert "nothing is old enough" in err
     assert "spared: 1 open calls" in err
 
 
@@ -67,10 +81,10 @@ def test_a_purge_counts_the_ended_calls_that_it_left(
         1,
         False,
     )
-    # What is younger was not asked for.
+    # What is younger was not asked for: nothing is left, and nothing was found.
     code, as_json, _ = shell(*erase, "1", "--json")
     assert (code, json.loads(as_json)["calls_with_bodies"], json.loads(as_json)["is_complete"]) == (
-        0,
+        1,
         1,
         True,
     )
@@ -83,7 +97,7 @@ def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: Call
             "retention", "purge", "--org", "acmee", "--older-than-days", "0", *mode
         )
 
-        assert (code, out) == (1, "")
+        assert (code, bool(out)) == (1, "--json" in mode)
         assert err.startswith("error: org_not_found: ")
         assert "acmee" in err
 

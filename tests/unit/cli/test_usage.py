@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from callgate.cli import run
@@ -45,6 +47,26 @@ def test_settings_that_cannot_work_end_with_two(capsys: pytest.CaptureFixture[st
 
     assert code == 2
     assert capsys.readouterr() == ("", "error: configuration_error: CALLGATE_X: wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("calls", "show", "what"), "invalid_request"),
+        (("calls", "list", "--limit", "0"), "wrong_usage"),
+        (("calls", "list", "--nonsense"), "wrong_usage"),
+        (("nonsense",), "wrong_usage"),
+    ],
+)
+def test_errors_are_json_where_answers_are(
+    shell: Shell, arguments: tuple[str, ...], code: str
+) -> None:
+    """A script parses stdout in both cases, and people find the line on stderr."""
+    without, said = shell(*arguments)[0], shell(*arguments, "--json")
+
+    assert said[0] == without
+    assert json.loads(said[1])["error"]["code"] == code
+    assert said[2]
 
 
 def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
