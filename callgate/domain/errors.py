@@ -33,6 +33,7 @@ from __future__ import annotations
 from typing import ClassVar, NoReturn
 
 from callgate.domain.budgets import BudgetRefusal, RefusalReason
+from callgate.domain.old_names import refuse_old_name
 
 
 class CallgateError(Exception):
@@ -394,12 +395,5 @@ OLD_NAMES = {"NoBudget": "is now BudgetNotConfigured", "BudgetNeverFits": "is no
 
 
 def __getattr__(name: str) -> NoReturn:
-    """
-    Answer an old name, for one release, with an error that names the new class.
-
-    Raises:
-        ImportError: Python replaces the message of an AttributeError in a `from` import, and keeps this one.
-    """
-    if what := OLD_NAMES.get(name):
-        raise ImportError(f"callgate.domain.errors.{name} {what}", name=__name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Answer an old name, for one release, with an error that names the new class."""
+    refuse_old_name(__name__, name, OLD_NAMES)
