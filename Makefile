@@ -89,7 +89,7 @@ words: $(INSTALLED) ## Look for the words that docs/glossary.md bans
 	$(BIN)/python -m tests.support.banned_words
 
 types: $(INSTALLED) ## Check the types
-	$(BIN)/python -m mypy callgate worker tasks config devkit tests
+	$(BIN)/python -m mypy callgate worker tasks config devkit examples tests
 
 imports: $(INSTALLED) ## Check that imports point one way
 	$(BIN)/lint-imports

@@ -1,1 +1,1 @@
-"""Example documents, and a pipeline's code to extract data from them."""
+"""Small programs that use callgate, example documents, and the code of a pipeline that extracts data from them."""

@@ -22,7 +22,13 @@ from config.settings import WorkerSettings
 from tests.support.own_protocol import FOLDER
 
 CHECKOUT = Path(__file__).parents[2]
-PAGES = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        *CHECKOUT.glob("*.md"),
+        *(CHECKOUT / "docs").rglob("*.md"),
+        CHECKOUT / "examples" / "README.md",
+    ]
+)
 CURRENT = [page for page in PAGES if page.name != "glossary.md"]
 """The glossary also lists old names."""
 ADRS = sorted((CHECKOUT / "docs" / "adr").glob("0*.md"))
