@@ -116,6 +116,8 @@ class Concerns:
     """The amount that a limit needs at least."""
     org_id: str = ""
     """Whose budget it is."""
+    call_type: str = ""
+    """The call type whose budget it is; empty: the organisation's own, or not known."""
     is_open: bool = False
     """Whether a breaker is open because of it."""
 
@@ -130,7 +132,7 @@ def remedy_of(code: str, about: Concerns = NOTHING_KNOWN, *, is_unknown: bool = 
         again=" ".join((_close(about), redrive_todo(about))),
         later=_later(about),
         code=code,
-        set=" ".join(filter(None, ("callgate budgets set", about.org_id))),
+        set=_set_budget(about),
         needed=about.needed or "what the error of the call says (`callgate calls show`)",
     )
     return f"{remedy} {MAY_BE_BILLED}" if is_unknown else remedy
@@ -152,6 +154,12 @@ def key_todo(name: str, *, has_folder: bool | None = None) -> str:
             f"{variable}; or, if the worker has such a folder, {file}, which a running worker reads"
         )
     return f"{file}; a running worker reads it" if has_folder else variable
+
+
+def _set_budget(about: Concerns) -> str:
+    words = [about.org_id] if about.org_id else []
+    words += ["--call-type", about.call_type] if about.call_type else []
+    return shlex.join(["callgate", "budgets", "set", *words])
 
 
 def _close(about: Concerns) -> str:

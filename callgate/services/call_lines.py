@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from callgate.domain.breaker_words import BreakerChange
-from callgate.domain.budgets import usd
+from callgate.domain.budgets import CALL_TYPE_SCOPE, usd
 from callgate.domain.calls import (
     AttemptKind,
     AttemptStatus,
@@ -108,8 +108,14 @@ def say_refused(view: CallView, outcome: ReserveOutcome, trace_id: str | None = 
 
 
 def _concerns(view: CallView, outcome: Refused) -> Concerns:
-    needed = usd(outcome.refusal.requested_nano_usd) if outcome.refusal else ""
-    return Concerns(view.provider, view.model, needed=needed, org_id=view.org_id)
+    refusal = outcome.refusal
+    return Concerns(
+        view.provider,
+        view.model,
+        needed=usd(refusal.requested_nano_usd) if refusal else "",
+        org_id=view.org_id,
+        call_type=refusal.scope.partition(CALL_TYPE_SCOPE)[2] if refusal else "",
+    )
 
 
 def _say_repair_refused(view: CallView, outcome: Refused, trace_id: str | None) -> None:

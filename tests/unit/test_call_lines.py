@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from callgate.adapters.providers.http.safe_words import SENTENCES
-from callgate.domain.budgets import BudgetRefusal, RefusalReason, usd
+from callgate.domain.budgets import BudgetRefusal, RefusalReason, Window, usd
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.ledger import Reserved
@@ -164,6 +164,17 @@ def test_a_call_over_budget_has_a_line(lines: Lines) -> None:
     assert line["org_id"] == "acme"
     refusal = BudgetRefusal.from_json(view.error or "")
     assert f"raise the limit to at least {usd(refusal.requested_nano_usd)} with" in line["todo"]
+
+
+def test_a_call_over_the_budget_of_its_call_type_names_that_budget(lines: Lines) -> None:
+    world = ServiceWorld()
+    world.ledger.set_budget("acme", "call_type:test", Window.DAY, 1)
+    key = world.submit().key
+
+    asyncio.run(world.run(key))
+
+    (line,) = about(lines, key)
+    assert "`callgate budgets set acme --call-type test`" in line["todo"]
 
 
 def test_a_call_that_no_worker_can_send_has_a_line(lines: Lines) -> None:
