@@ -51,7 +51,7 @@ def main(questions: Path, answers: Path) -> None:
     requests = [request_for(line["question"]) for line in lines]
     with Client.from_env() as client, answers.open("w", encoding="utf-8") as output:
         worst_usd = Decimal(client.estimate(requests).worst_case_nano_usd) / 10**9
-        print(f"{len(lines)} lines, at most {worst_usd:.4f} USD", file=sys.stderr)
+        print(f"{len(lines)} lines, at most {worst_usd:.6f} USD", file=sys.stderr)
         # Bulk calls are sent after all others. If too many are open, the client waits.
         handles = client.submit_many(requests, priority=Priority.BULK, on_busy="wait")
         ids = defaultdict(list)  # equal questions are one call, with one task id
@@ -64,7 +64,7 @@ def main(questions: Path, answers: Path) -> None:
             for line_id in ids[handle.task_id]:
                 output.write(json.dumps({"id": line_id, **answer}, ensure_ascii=False) + "\n")
             cost_usd += Decimal(answer.get("cost_usd", 0))
-            print(f"\r{number} of {len(calls)} calls, {cost_usd:.4f} USD", end="", file=sys.stderr)
+            print(f"\r{number} of {len(calls)} calls, {cost_usd:.6f} USD", end="", file=sys.stderr)
         print(file=sys.stderr)
 
 
