@@ -44,7 +44,7 @@ SELECT coalesce(sum(idx_scan), 0)::bigint AS counted FROM pg_stat_user_indexes W
     'ix_llm_call_fingerprint', 'ix_llm_call_dead_attempt', 'ix_llm_call_dead_group', 'ix_llm_call_discarded_group',
     'ix_llm_call_rejected_group')"""
 """Indexes of the lists of calls. They hold calls of all kinds, so a plan that walks along one may read all calls."""
-READ_MORE_MAX = 1.25
+READ_MORE_MAX = 1.6
 """Entries of rows that are gone already count too. Who reads the history reads fifty times as much."""
 _numbers = count()
 Ask = Callable[[LedgerUnderTest], object]

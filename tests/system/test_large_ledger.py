@@ -21,7 +21,7 @@ from callgate.services.audit import audit, prove_day
 from devkit.seed.history import Plan, seed
 from devkit.servers.embedded import DevServers
 from tests.integration.test_large_plans import Ask, read_of
-from tests.integration.test_long_ledger import SAME, empty, engine_of, read_by
+from tests.integration.test_long_ledger import READ_MORE_MAX, SAME, empty, engine_of, read_by
 
 # Seeding takes about a minute of an idle core.
 pytestmark = pytest.mark.timeout(900)
@@ -73,7 +73,7 @@ def test_workers_read_no_history(
     session: PostgresSession, of_empty: dict[str, int], name: str
 ) -> None:
     """A call costs what it costs on an empty ledger."""
-    assert read_by(session, SAME[name]) <= of_empty[name] * 1.05 + 10
+    assert read_by(session, SAME[name]) <= of_empty[name] * READ_MORE_MAX + 10
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -31,6 +31,7 @@ USED_MIN = 0.85
 
 ATTEMPTS = """SELECT started_at, coalesce(finished_at, now()) AS finished_at FROM ai_call_log
  WHERE org_id = :org ORDER BY started_at"""
+LIVE = "SELECT count(*) AS count FROM worker_lease WHERE expires_at > now()"
 RUNNING = "SELECT count(*) AS count FROM llm_call WHERE org_id = :org AND state = 'running'"
 
 pytestmark = pytest.mark.timeout(240)
@@ -79,6 +80,12 @@ class Load:
         rows = self.deployment.rows(ATTEMPTS, org=self.org)
         used = [min(row.finished_at, end) - max(row.started_at, begin) for row in rows]
         return sum((u for u in used if u > timedelta()), timedelta()) / (end - begin)
+
+
+@pytest.fixture(autouse=True)
+def _no_slots_of_others(deployment: Deployment) -> None:
+    """The worker of the test before was killed. Its slots count until its lease expires."""
+    until(lambda: deployment.rows(LIVE)[0].count == 0, timeout_s=60)
 
 
 def now(deployment: Deployment) -> datetime:
