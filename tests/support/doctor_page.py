@@ -12,6 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 INTRODUCTION = f"""\
 # The doctor
 
+<!-- not run: commands to choose from; tests/unit/test_docs_blocks.py parses them -->
 ```console
 callgate doctor                        # what is worst is printed last, with what to do below it
 callgate doctor --json                 # for programs
