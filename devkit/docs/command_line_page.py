@@ -16,8 +16,9 @@ INTRODUCTION = """\
 
 `callgate` answers on stdout and says everything else on stderr. Commands that answer take `--json`: then stdout holds
 exactly one object or array, whose shape is at the end of each description below. Within a minor version fields may be
-added, and none is removed. An error is an object too, `{"error": {"code": "...", "message": "..."}}`; its line on stderr
-stays. Where a command takes a call, the first eight digits of its id are enough if no other call begins with them.
+added, and none is removed. An error is an object too, `{"error": {"code": "...", "message": "..."}}`; its line on
+stderr stays. Where a command takes a call, the first eight digits of its id are enough if no other call begins with
+them.
 
 | exit code | meaning |
 |---|---|
