@@ -83,17 +83,21 @@ def celery_worker(
 
 
 def test_the_program_of_the_readme(deployment: Deployment, tmp_path: Path) -> None:
-    """Twice: the second run is free, and both links come."""
-    (block,) = [b for b in blocks_of(CHECKOUT / "README.md") if b.language == "python"]
-    file = tmp_path / "invoices.py"
-    file.write_text(block.text)
+    """With the commands below it. The second run is free, and both links come."""
+    blocks = blocks_of(CHECKOUT / "README.md")
+    (program,) = [block.text for block in blocks if block.language == "python"]
+    (said,) = [
+        block.text for block in blocks if "invoices.py" in block.text and block.text != program
+    ]
+    (tmp_path / "invoices.py").write_text(program)
+    (budget,) = re.findall(r"^callgate budgets .*", said, re.MULTILINE)
+    (start,) = re.findall(r"^python (.*)", said, re.MULTILINE)
+    file, *arguments = shlex.split(start, comments=True)
     deployment.provider.script([rule("INV-7", Step(text=INVOICE))])
-    deployment.limit("acme", RICH_NANO_USD)
+    run(deployment, "-m", *shlex.split(budget, comments=True))
     worker = celery_worker(deployment, "invoices", tmp_path)
 
-    first, second = [
-        run(deployment, str(file), "doc-7", "Invoice INV-7, total 120.00 EUR") for _ in range(2)
-    ]
+    first, second = [run(deployment, str(tmp_path / file), *arguments) for _ in range(2)]
 
     assert "Invoice(number='INV-7', total=120.0) for 0.0" in first
     assert ("duplicate: False" in first, "duplicate: True" in second) == (True, True)
