@@ -5,8 +5,9 @@
         ├─ callgate worker      restarted when it ends
         └─ callgate flower      restarted when it ends
 
-Other terminals read the URLs of the servers from the file `env` in the data folder. The file exists while this process
-runs. The kernel kills every child when this process ends, also when it is killed.
+Each line of a child begins with its command. Other terminals read the URLs of the servers from the file `env` in the
+data folder. The file exists while this process runs. The kernel kills every child when this process ends, also when it
+is killed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.cli.output import print_json, print_note
@@ -37,6 +40,10 @@ WRONG_SETTINGS = 2
 """The exit code of a command that refuses its settings: a restart would not help."""
 STOP_SLACK_S = 15.0
 FLOWER_STOP_S = 5.0
+LAST_LINES_S = 1.0
+"""How long the last lines of a child that has ended may take."""
+NO_ADVICE_FOR_ROOT = "ignore:You're running the worker with superuser privileges"
+"""Development in a container is often done as root; nine lines of Celery about it hide what is said here."""
 
 
 def run_up(*, as_json: bool) -> int:
@@ -96,7 +103,13 @@ class _Child:
     def __init__(self, command: str, shared: Mapping[str, str], stop_s: float) -> None:
         self.command = command
         self.stop_s = stop_s
-        self._environ = {**os.environ, **shared}
+        warnings = filter(None, (os.environ.get("PYTHONWARNINGS"), NO_ADVICE_FOR_ROOT))
+        self._environ = {
+            **os.environ,
+            **shared,
+            "PYTHONWARNINGS": ",".join(warnings),
+            "PYTHONUNBUFFERED": "1",  # a line appears when it is written
+        }
         self._restart_at: float | None = None
         self._process = self._start()
 
@@ -125,17 +138,35 @@ class _Child:
             if signals.count > max(signals_before, 1) or time.monotonic() > give_up_at:
                 self._process.kill()
             time.sleep(POLL_S)
+        self._lines.join(LAST_LINES_S)
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the command in a session of its own, which the terminal's Ctrl-C does not reach."""
         program = [sys.executable, "-m", "callgate", self.command]
-        return subprocess.Popen(  # noqa: S603 - the argument list is ours
+        process = subprocess.Popen(  # noqa: S603 - the argument list is ours
             tied(program),
             env=self._environ,
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,  # this process prints its banner to stdout, and nothing else may
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        assert process.stdout is not None, "it was started with a pipe"
+        self._lines = threading.Thread(
+            target=_show_lines, args=(self.command, process.stdout), daemon=True
+        )
+        self._lines.start()
+        return process
+
+
+def _show_lines(name: str, output: IO[bytes]) -> None:
+    """Write each line of a child to stderr, after its name: this process's banner alone is on stdout."""
+    with output:
+        for line in output:
+            # A terminal that is gone must not keep the child waiting.
+            with suppress(OSError, ValueError):
+                sys.stderr.buffer.write(f"{name} | ".encode() + line.rstrip(b"\n") + b"\n")
+                sys.stderr.buffer.flush()
 
 
 def _run_children(
@@ -192,7 +223,8 @@ def _print_banner(options: WorkerOptions, shared: Mapping[str, str], as_json: bo
     else:
         print(  # noqa: T201 - the banner
             f"\ncallgate is up. Dashboard: {dashboard}\n"
-            f"In another terminal (or: . {shlex.quote(str(options.data_dir / 'env'))}):\n\n"
-            f"{_exports(shared)}\nCtrl-C stops everything."
+            "In another terminal, for the URLs of the servers and the catalogue:\n\n"
+            f"    . {shlex.quote(str(options.data_dir / 'env'))}\n\n"
+            "Ctrl-C stops everything."
         )
     sys.stdout.flush()

@@ -22,14 +22,14 @@ from tests.support.waiting import until
 class Up:
     """A running `callgate up`."""
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str], *options: str) -> None:
         self.folder = folder
         self.data_dir = folder / ".callgate"
         self.environ = environ
         self.errors = folder / "up.err"
         with self.errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "callgate", "up", "--json"],
+            self.process = subprocess.Popen(  # noqa: S603 - the command under test
+                [sys.executable, "-m", "callgate", "up", *options],
                 env=environ,
                 cwd=folder,
                 stdout=subprocess.PIPE,
@@ -94,9 +94,9 @@ def provider() -> Iterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture
-def up(provider: Simulator, tmp_path: Path) -> Iterator[Up]:
-    """`callgate up` in a folder of its own, with a worker that calls the simulator."""
+@pytest.fixture(params=["--json"])
+def up(request: pytest.FixtureRequest, provider: Simulator, tmp_path: Path) -> Iterator[Up]:
+    """`callgate up` in a folder of its own, with a worker that calls the simulator. Its output is JSON, unless `""`."""
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(f'[providers.openai]\nbase_url = "{provider.base_url}"\n')
     environ = {
@@ -106,7 +106,7 @@ def up(provider: Simulator, tmp_path: Path) -> Iterator[Up]:
         "CALLGATE_WORKER__CREDENTIALS__OPENAI": "any",
         "CALLGATE_WORKER__FLOWER_PORT": str(free_port()),
     }
-    running = Up(tmp_path, environ)
+    running = Up(tmp_path, environ, *filter(None, [request.param]))
     yield running
     if running.process.poll() is None:
         running.stop()
@@ -169,6 +169,28 @@ def test_no_child_outlives_an_up_that_was_killed(up: Up) -> None:
     )
 
     assert len(children) >= 4
+
+
+@pytest.mark.parametrize("up", [""], indirect=True)
+def test_its_first_words_have_no_password_and_each_line_has_its_process(up: Up) -> None:
+    """A line of the worker is told from one of Flower, and what is printed can be shown to anybody."""
+    assert up.process.stdout is not None
+    until(lambda: "ready." in up.errors.read_text(), UP_TIMEOUT_S, up.errors.read_text)
+    exported = (up.data_dir / "env").read_text()
+    password = exported.partition("://")[2].partition(":")[2].partition("@")[0]
+
+    assert up.stop() == 0
+
+    banner, lines = up.process.stdout.read(), up.errors.read_text().splitlines()
+    assert "callgate is up. Dashboard: http://127.0.0.1:" in banner
+    assert "    . .callgate/env\n" in banner
+    assert len(password) > 20
+    assert password not in banner + "".join(lines)
+    (stopping,) = [line for line in lines if line.startswith("stopping when the calls in flight")]
+    others = [line for line in lines if line and line != stopping]
+    assert {line.partition(" | ")[0] for line in others} == {"worker", "flower"}
+    assert not [line for line in others if "Traceback" in line or "superuser" in line]
+    assert any("ready." in line for line in others if line.startswith("worker | "))
 
 
 def worker_pid(up: Up) -> int | None:
