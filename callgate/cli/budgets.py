@@ -16,6 +16,8 @@ from callgate.services.audit import audit as audit_ledger
 from callgate.services.budgets import LIMIT_MAX_USD, set_limits
 
 NO_REASON = "no reason was given"
+AUDIT_SESSIONS = 2
+"""Each keeps one core of the server busy."""
 
 
 def register(app: typer.Typer) -> None:
@@ -114,7 +116,7 @@ def audit(
     JSON: is_clean, drift_nano_usd, drifting, days (proven now), proof, and the fields of the snapshot.
     """
     with client_of(context) as client:
-        report = audit_ledger(client.operations, everything=everything)
+        report = audit_ledger(client.operations, everything=everything, sessions=AUDIT_SESSIONS)
     if as_json:
         print_json(_audit_fields(report))
     else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from threading import Event
 
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.operator_ports import OperationsPort, SumsPort
@@ -44,7 +46,9 @@ class AuditReport:
         )
 
 
-def audit(operations: OperationsPort, *, everything: bool = False) -> AuditReport:
+def audit(
+    operations: OperationsPort, *, everything: bool = False, sessions: int = 1
+) -> AuditReport:
     """
     Audit a ledger: its figures, then the sums of each day that is not sealed.
 
@@ -52,18 +56,14 @@ def audit(operations: OperationsPort, *, everything: bool = False) -> AuditRepor
 
     Args:
         everything: Prove also the days that are sealed.
+        sessions: So many statements run at a time. A statement uses one core of the server.
 
     Raises:
         LedgerUnavailable
     """
     snapshot = operations.snapshot()
     days = operations.sum_days(everything=everything)
-    proofs: list[SumProof] = []
-    pace, in_parts = _Pace(), 0
-    for day in days:
-        parts = list(_prove(operations, day, pace))
-        in_parts += len(parts) > 1
-        proofs += parts
+    proofs, in_parts = _prove_all(operations, days, sessions)
     drifting = tuple(b for b in snapshot.budgets if b.drift_nano_usd)
     return AuditReport(
         snapshot=snapshot,
@@ -73,6 +73,38 @@ def audit(operations: OperationsPort, *, everything: bool = False) -> AuditRepor
         drift_nano_usd=sum(b.drift_nano_usd for b in drifting),
         drifting=drifting,
     )
+
+
+def _prove_all(
+    operations: OperationsPort, days: Sequence[date], sessions: int
+) -> tuple[list[SumProof], int]:
+    """All proofs, and how many days had several. The first error ends it, once statements under way have ended."""
+    if sessions == 1:
+        return _prove_days(operations, days, Event())
+    stop = Event()
+    with ThreadPoolExecutor(sessions) as pool:
+        shares = [
+            pool.submit(_prove_days, operations, days[n::sessions], stop) for n in range(sessions)
+        ]
+        try:
+            found = [share.result() for share in shares]
+        finally:
+            stop.set()
+    return [proof for proofs, _ in found for proof in proofs], sum(n for _, n in found)
+
+
+def _prove_days(
+    operations: OperationsPort, days: Sequence[date], stop: Event
+) -> tuple[list[SumProof], int]:
+    proofs: list[SumProof] = []
+    pace, in_parts = _Pace(), 0
+    for day in days:
+        if stop.is_set():
+            break
+        parts = list(_prove(operations, day, pace))
+        in_parts += len(parts) > 1
+        proofs += parts
+    return proofs, in_parts
 
 
 def prove_day(operations: OperationsPort | SumsPort, day: date) -> Iterator[SumProof]:

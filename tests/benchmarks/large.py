@@ -5,7 +5,7 @@ Measure a large ledger: `make test-large`. It seeds a year of history, and takes
     python -m tests.benchmarks.large --rows 1000000 --calls 100000
     python -m tests.benchmarks.large --json
 
-Beside each time stand the CPU seconds of its Postgres session, which a busy machine does not change much. The hot path
+Beside each time stand the CPU seconds of its Postgres sessions, which a busy machine does not change much. The hot path
 is measured in turns on the large ledger and on an empty one of the same server.
 """
 
@@ -30,6 +30,7 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.cli.budgets import AUDIT_SESSIONS
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState
 from callgate.domain.errors import LedgerUnavailable
@@ -50,6 +51,8 @@ TIMEOUT_S = 5.0
 ROUNDS = 15
 BATCH = 100
 AT_ONCE = 10
+SESSIONS = """SELECT pid FROM pg_stat_activity
+ WHERE datname = current_database() AND backend_type = 'client backend'"""
 Figures = dict[str, Any]
 
 
@@ -102,9 +105,11 @@ def _audits(url: str) -> Figures:
         ("audit of what is open", TIMEOUT_S, False),
         ("audit of all, timeout 1 s", 1.0, True),
     ):
-        with _Session(url, timeout_s) as session:
+        with _Session(url, timeout_s, AUDIT_SESSIONS) as session:
             try:
-                report, took = session.timed(partial(audit, everything=everything))
+                report, took = session.timed(
+                    partial(audit, everything=everything, sessions=AUDIT_SESSIONS)
+                )
             except LedgerUnavailable as exc:
                 found[name] = {"failed": str(exc)}
                 continue
@@ -160,10 +165,10 @@ def hot_path(url: str, empty_url: str) -> Figures:
 
 
 class _Session:
-    """One connection, and what it uses."""
+    """Connections to a database, and what all of its sessions use."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._session = PostgresSession(url, timeout_s=timeout_s, pool_size=1)
+    def __init__(self, url: str, timeout_s: float, sessions: int = 1) -> None:
+        self._session = PostgresSession(url, timeout_s=timeout_s, pool_size=sessions)
         self.operations = PostgresOperations(self._session)
         self.ledger = open_postgres(self._session)
         for window in Window:
@@ -199,8 +204,8 @@ class _Session:
 
     def _cpu_s(self) -> float:
         """From /proc, in which it is counted by the nanosecond; the server runs on this machine."""
-        (row,) = self._session.rows("SELECT pg_backend_pid() AS pid", {})
-        return int(Path(f"/proc/{row.pid}/schedstat").read_text().split()[0]) / 1e9
+        rows = self._session.rows(SESSIONS, {})
+        return sum(int(Path(f"/proc/{r.pid}/schedstat").read_text().split()[0]) for r in rows) / 1e9
 
 
 def _list(which: CallFilter, operations: PostgresOperations) -> object:

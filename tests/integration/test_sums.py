@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from sqlalchemy import Engine, text
@@ -58,6 +59,24 @@ def settle_in_many_ways(ledger: LedgerUnderTest, name: str) -> None:
             ledger.record(an_answer(ref))
             ledger.settle(a_success(ref, 5))
             ledger.submit(a_submission(content))
+
+
+@pytest.mark.parametrize(
+    "others", ["callgate_prove_sums_v1(:day, :day + interval '1 day')", "callgate_fold_sums_v1(1)"]
+)
+def test_a_proof_seals_beside_other_proofs_but_not_beside_changes(
+    postgres_engine: Engine, session: PostgresSession, ledger: LedgerUnderTest, others: str
+) -> None:
+    """Of other days. A session that changes sums may change those that were just compared."""
+    settle_in_many_ways(ledger, "a")
+    yesterday = datetime.combine(datetime.now(UTC).date() - timedelta(days=1), time(), UTC)
+    with postgres_engine.begin() as connection:
+        day = {"day": yesterday - timedelta(days=1)} if ":day" in others else {}
+        connection.execute(text(f"SELECT {others}"), day)
+        proof = PostgresSums(session).prove_sums(yesterday, yesterday + timedelta(days=1))
+
+    assert proof.is_clean
+    assert proof.sealed == (96 if day else 0)
 
 
 def test_sums_are_right_while_everybody_works(

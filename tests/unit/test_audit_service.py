@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 from structlog.testing import capture_logs
@@ -163,3 +165,48 @@ def test_today_is_the_day_of_the_budgets_zone() -> None:
     assert found.since == datetime(2026, 11, 18, 18, 15, tzinfo=UTC)
     assert today(ledger.operations, None, now).zone == "UTC"
     assert today(ledger.operations, "nobody", now).since == datetime(2026, 11, 18, tzinfo=UTC)
+
+
+class Two(Slow):
+    """A ledger whose statements end in pairs."""
+
+    def __init__(self, days: int) -> None:
+        super().__init__(timedelta(days=1))
+        self.days = [DAY + timedelta(days=n) for n in range(days)]
+        self.pair = Barrier(2)
+
+    def sum_days(self, *, everything: bool = False) -> list[date]:
+        """All of them."""
+        return self.days
+
+    def prove_sums(self, since: datetime, until: datetime) -> SumProof:
+        """Prove it together with another one."""
+        self.pair.wait(timeout=30)
+        return super().prove_sums(since, until)
+
+
+def test_two_sessions_prove_two_days_at_a_time() -> None:
+    """Each day once."""
+    ledger = Two(days=8)
+
+    report = audit(ledger, sessions=2)
+
+    assert report.days == report.proof.sealed == 8
+    assert sorted(since.date() for since, _ in ledger.proven) == ledger.days
+
+
+def test_an_error_of_one_session_ends_the_other() -> None:
+    """After the statement that is under way."""
+    ledger = Two(days=100)
+    prove, calls = ledger.prove_sums, count()
+
+    def third_fails(since: datetime, until: datetime) -> SumProof:
+        if next(calls) >= 4:
+            ledger.pair.abort()
+        return prove(since, until)
+
+    ledger.prove_sums = third_fails  # type: ignore[method-assign]
+    with pytest.raises(BrokenBarrierError):
+        audit(ledger, sessions=2)
+
+    assert len(ledger.proven) < 8

@@ -4,7 +4,7 @@
 -- is not compared: it was what their call cost when they were answered. Days and budgets are compared if the time is a
 -- day in UTC.
 -- p_from, p_until  whole quarter hours; at most a day.
--- Locks            what take_sums_v1 locks; if another session has that, nothing is sealed. Then ai_call_log, shared.
+-- Locks            what keep_sums_v1 locks; if a session changes sums now, nothing is sealed. Then ai_call_log, shared.
 -- Returns          wrong_sums: sums that differ from their rows; drift_nano_usd: by how much they differ in total;
 --                  wrong_budgets: the same by budget; calls_with_missing_rows and rows_without_call: see compare_sums_v1;
 --                  sealed: how many quarter hours are sealed now.
@@ -15,7 +15,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
-    may_seal CONSTANT boolean := callgate_take_sums_v1();
+    may_seal CONSTANT boolean := callgate_keep_sums_v1();
     orgs CONSTANT text[] := callgate_sum_orgs_v1();
     is_by_id boolean := true;
     unseen int;
