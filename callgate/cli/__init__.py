@@ -26,6 +26,7 @@ from callgate.cli import (
     breakers,
     budgets,
     calls,
+    completion,
     costs,
     dead_letters,
     doctor,
@@ -40,7 +41,13 @@ from callgate.cli import (
     unknown,
 )
 from callgate.cli.checkout import CHECKOUT, has_worker, module_at
-from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error, print_json
+from callgate.cli.output import (
+    OpenClient,
+    escape_what_cannot_be_written,
+    print_error,
+    print_json,
+    print_note,
+)
 from callgate.cli.renamed import new_arguments
 from callgate.domain.errors import CallgateError, ConfigurationError
 
@@ -76,16 +83,14 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
         code = command.main(
             new_arguments(arguments),
             prog_name="callgate",
-            standalone_mode=not is_json,
+            standalone_mode=False,
             obj=open_client or client_from_env,
         )
     except CallgateError as exc:
         print_error(exc, as_json=is_json)
         return 2 if isinstance(exc, ConfigurationError) else 1
     except USAGE_ERROR as exc:
-        # Only with --json: else it was printed, and is a SystemExit.
-        exc.show()
-        print_json({"error": {"code": "wrong_usage", "message": exc.format_message()}})
+        _print_usage_error(exc, as_json=is_json)
         return int(exc.exit_code)
     except typer.Abort:
         return 1
@@ -106,6 +111,7 @@ def build_app() -> typer.Typer:
         name="callgate",
         no_args_is_help=True,
         add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
@@ -123,7 +129,7 @@ def build_app() -> typer.Typer:
             redrives,
             retention,
         ),
-        *(actions, alerts, providers, tenants, doctor),
+        *(actions, alerts, providers, tenants, doctor, completion),
     ):
         group.register(app)
     if not has_worker():
@@ -149,6 +155,17 @@ def client_from_env() -> Client:
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     return Client.from_env()
+
+
+def _print_usage_error(error: Any, *, as_json: bool) -> None:
+    """Print wrong usage as one line on stderr, like every other error, and say where the help is."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # The help was printed already.
+        return
+    about, message = error.ctx.command_path if error.ctx else "callgate", error.format_message()
+    print_note(f"error: wrong_usage: {message} ({about} -h says more)")
+    if as_json:
+        print_json({"error": {"code": "wrong_usage", "message": message}})
 
 
 def _print_version(is_asked: bool) -> None:

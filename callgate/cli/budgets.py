@@ -10,6 +10,7 @@ import typer
 from callgate.cli.actions import by_of
 from callgate.cli.options import AsJson, CallType, Operator, parse_name, parse_text
 from callgate.cli.output import client_of, print_fields, print_json, print_table
+from callgate.cli.unknown_names import point_out, point_out_call_type
 from callgate.domain.budgets import BudgetFigures, Window, nano_usd_of, usd
 from callgate.services.audit import AuditReport
 from callgate.services.audit import audit as audit_ledger
@@ -64,10 +65,12 @@ def set_budget(
     as_json: AsJson = False,
 ) -> None:
     """
-    Set the limit of an organisation, or of one of its call types, now.
+    Set the limit of an organisation, or of one of its call types, now. A name that no call has used is pointed out.
 
     JSON: an array of the budgets that were set, as in `budgets show`.
     """
+    if daily is None and monthly is None and timezone is None:
+        raise typer.BadParameter("how much? give --daily-usd or --monthly-usd, or both")
     given = {Window.DAY: daily, Window.MONTH: monthly}
     limits = {window: limit for window, limit in given.items() if limit is not None}
     with client_of(context) as client:
@@ -79,8 +82,11 @@ def set_budget(
             timezone=timezone,
             by=by_of(client, operator, reason),
         )
+        point_out(client, org)
+        if call_type:
+            point_out_call_type(client, call_type)
     if not figures:
-        raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
+        raise typer.BadParameter("there is no such budget yet: give --daily-usd or --monthly-usd")
     _print_budgets(figures, as_json)
 
 
@@ -97,6 +103,8 @@ def show(
     """
     with client_of(context) as client:
         figures = client.operations.budgets(org)
+        if not figures:
+            point_out(client, org)
     _print_budgets(figures, as_json)
 
 

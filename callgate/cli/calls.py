@@ -48,6 +48,7 @@ from callgate.cli.output import (
     print_table,
 )
 from callgate.cli.periods import Period, period
+from callgate.cli.unknown_names import point_out, point_out_call_type
 from callgate.domain.call_order import Priority
 from callgate.domain.call_words import WORDS, both, parse_words
 from callgate.domain.calls import Bodies, CallState, WaitReason
@@ -185,6 +186,7 @@ def submit(
     JSON: task_id and collapsed; with --wait also every field of an LLMResult, or error if there is no result.
     """
     with client_of(context) as client:
+        point_out_call_type(client, request.call_type)
         try:
             handle = client.submit(
                 request,
@@ -250,6 +252,8 @@ def list_calls(
         call_filter = both(call_filter, CallFilter(since=since, until=until))
         views, is_cut = at_most(client.operations.calls(call_filter, limit=limit + 1), limit)
         next_at = {} if as_json else client.calls.next_tries(views, datetime.now(UTC))
+        if not views:
+            point_out(client, call_filter.org_id, call_filter.call_type)
     if as_json:
         print_json([call_fields(view) for view in views])
         return

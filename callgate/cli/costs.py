@@ -20,6 +20,7 @@ from callgate.cli.options import (
 )
 from callgate.cli.output import client_of, print_json, print_note, print_table
 from callgate.cli.periods import Period, period
+from callgate.cli.unknown_names import point_out
 from callgate.domain.budgets import usd
 from callgate.domain.sums import BY_DAY, DEFAULT_BY, DIMENSIONS, NOTHING, CostFilter, CostLine
 
@@ -89,6 +90,8 @@ def costs(
     with client_of(context) as client:
         since, until = when.of(which.org_id, client)
         lines = client.operations.costs(replace(which, since=since, until=until), names)
+        if not lines:
+            point_out(client, which.org_id, which.call_type)
     if as_json:
         print_json([cost_fields(line, names) for line in lines])
         return

@@ -31,6 +31,7 @@ from callgate.cli.output import (
     print_table,
 )
 from callgate.cli.redrive_start import redrive
+from callgate.cli.unknown_names import point_out
 from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.errors import CallNotFound, NotPermitted
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
@@ -71,6 +72,8 @@ def list_dead(
         call_filter = replace(call_filter, call_ids=call_ids_of(client, ids))
         views, is_cut = at_most(client.dead_letters.find(call_filter, limit=limit + 1), limit)
         messages = _unprocessable(client, limit) if call_filter == CallFilter() else []
+        if not views:
+            point_out(client, call_filter.org_id, call_filter.call_type)
     if as_json:
         unprocessable = [
             {"at": at, "queue": m.queue, "reason": m.reason, "raw": m.raw} for at, m in messages
@@ -142,7 +145,9 @@ def discard(
     with client_of(context) as client:
         call_filter = replace(call_filter, call_ids=call_ids_of(client, ids))
         views = client.dead_letters.find(call_filter, limit=calls_max)
-        if views:
+        if not views:
+            point_out(client, call_filter.org_id, call_filter.call_type)
+        else:
             confirm(f"Discard {len(views)} calls?", yes)
             by = By(f"{system_user()}@{socket.gethostname()}", reason)
             discarded = client.discards.discard([view.key for view in views], by=by)

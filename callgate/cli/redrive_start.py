@@ -34,6 +34,7 @@ from callgate.cli.redrive_output import (
     redrive_fields,
     wait_for,
 )
+from callgate.cli.unknown_names import point_out
 from callgate.domain.budgets import usd
 from callgate.domain.calls import CallState
 from callgate.domain.errors import CallNotFound, CountDiffers, RedriveRefused
@@ -174,6 +175,7 @@ def redrive(
         try:
             planned = client.redrives.plan(which, planner, calls_max=calls_max)
         except CallNotFound as exc:
+            point_out(client, which.org_id, which.call_type)
             _print_nothing(str(exc), dry_run=dry_run, as_json=as_json)
             raise typer.Exit(1) from None
         by = None if dry_run else planner

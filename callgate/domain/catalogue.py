@@ -287,6 +287,10 @@ class Retention(_Entry):
                 yield f"orgs.{org_id}.bodies_days"
 
 
+CHECK_CALL_TYPE = "provider-check"
+"""The call type of `callgate providers check`. Every catalogue takes it."""
+
+
 class Organisation(_Entry):
     """What one organisation may have."""
 
@@ -317,6 +321,8 @@ class Catalogue(_Entry):
     }
     default: CallTypePolicy = CallTypePolicy()
     call_types: dict[str, CallTypePolicy] = {}
+    only_named_call_types: bool = False
+    """Refuse a request whose call type is not in `call_types`: a misspelt one would have the rules of `default`."""
     prices: tuple[PriceEntry, ...] = ()
     retention: Retention = Retention()
     limits: tuple[LimitEntry, ...] = ()
@@ -362,6 +368,11 @@ class Catalogue(_Entry):
                 # Without a number for each, a name without one says nothing.
                 if amount is not None or (name and of_each is not None):
                     yield ConcurrencyRule(calls_of, name, amount)
+
+    def takes_call_type(self, call_type: str) -> bool:
+        """False for one that is not named, if only those that are named are taken."""
+        is_named = call_type in self.call_types or call_type == CHECK_CALL_TYPE
+        return is_named or not self.only_named_call_types
 
     def policy(self, call_type: str) -> CallTypePolicy:
         """The call type's own policy, else the default."""

@@ -3,10 +3,9 @@ Every error callgate raises, and nothing else.
 
 * CallgateError                 code: stable; programs may store it and alert on it
   + InvalidRequest              the caller's mistake; nothing was stored, nothing was paid
-    - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
-    - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
+    - UnknownProvider, UnknownModel, UnknownCallType, UnpricedModel, MissingOutputBound
+    - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch, AmbiguousCall
     - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills, ChangedMeanwhile, CountDiffers, InvalidWords
-    - AmbiguousCall
   + BudgetRefused               a budget refused the call; carries a `BudgetRefusal`
     - BudgetExhausted, BudgetHeld, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
   + OrganisationBusy            the organisation has too many open calls; what there was room for is stored
@@ -30,10 +29,11 @@ encoding with its fields. Messages never hold prompt text or secrets.
 
 from __future__ import annotations
 
-from typing import ClassVar, NoReturn
+from functools import partial
+from typing import ClassVar
 
 from callgate.domain.budgets import BudgetRefusal, RefusalReason
-from callgate.domain.old_names import refuse_old_name
+from callgate.domain.old_names import OLD_NAMES, refuse_old_name
 
 
 class CallgateError(Exception):
@@ -58,6 +58,12 @@ class UnknownModel(InvalidRequest):
     """The call type does not allow this model."""
 
     code = "unknown_model"
+
+
+class UnknownCallType(InvalidRequest):
+    """The catalogue does not name this call type, and takes only those that it names."""
+
+    code = "unknown_call_type"
 
 
 class UnpricedModel(InvalidRequest):
@@ -390,10 +396,4 @@ BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
 }
 """The error for each reason that ends a call. A call refused as HELD waits first, at most `wait_max_s`."""
 
-OLD_NAMES = {"NoBudget": "is now BudgetNotConfigured", "BudgetNeverFits": "is now BudgetTooSmall"}
-"""Old class names, and what replaced them."""
-
-
-def __getattr__(name: str) -> NoReturn:
-    """Answer an old name, for one release, with an error that names the new class."""
-    refuse_old_name(__name__, name, OLD_NAMES)
+__getattr__ = partial(refuse_old_name, __name__, OLD_NAMES)

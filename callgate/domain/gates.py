@@ -19,6 +19,7 @@ from callgate.domain.errors import (
     InvalidSchema,
     MissingOutputBound,
     TooManyPages,
+    UnknownCallType,
     UnknownModel,
     UnknownProvider,
 )
@@ -64,7 +65,8 @@ def check_in_steps(
         counted: Input tokens as counted by the client. The larger of this and the own count applies.
 
     Raises:
-        UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidSchema, InvalidRequest.
+        UnknownProvider, UnknownCallType, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidSchema,
+        InvalidRequest.
     """
     check_size(request, catalogue)
     policy = catalogue.policy(request.call_type)
@@ -98,11 +100,17 @@ def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
     Check every gate that does not read or count text.
 
     Raises:
-        UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidRequest.
+        UnknownProvider, UnknownCallType, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge,
+        InvalidRequest.
     """
     if request.provider not in catalogue.providers:
         known = ", ".join(sorted(catalogue.providers)) or "none"
         raise UnknownProvider(f"no provider {request.provider!r} in the catalogue; it has: {known}")
+    if not catalogue.takes_call_type(request.call_type):
+        known = ", ".join(sorted(catalogue.call_types)) or "none"
+        raise UnknownCallType(
+            f"no call type {request.call_type!r} in the catalogue, which takes only those: {known}"
+        )
     policy = catalogue.policy(request.call_type)
     if not policy.allows(request.provider, request.model):
         raise UnknownModel(

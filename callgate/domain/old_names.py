@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
+OLD_NAMES = {"NoBudget": "is now BudgetNotConfigured", "BudgetNeverFits": "is now BudgetTooSmall"}
+"""Old names of errors, and what replaced them."""
 
-def refuse_old_name(module: str, name: str, old_names: Mapping[str, str]) -> NoReturn:
+
+def refuse_old_name(module: str, old_names: Mapping[str, str], name: str) -> NoReturn:
     """
     Refuse a name that a module lacks; the `__getattr__` of a module calls it.
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.call_order import Priority
 from callgate.domain.calls import Bodies, CallState, CallView
-from callgate.domain.catalogue import Catalogue, ProviderEntry
+from callgate.domain.catalogue import CHECK_CALL_TYPE, Catalogue, ProviderEntry
 from callgate.domain.doctor_checks import KEY_OF
 from callgate.domain.errors import CallNotFound, ConfigurationError, WaitTimeout
 from callgate.domain.ports import CredentialsPort, LedgerPort
@@ -25,7 +25,6 @@ from callgate.domain.urls import without_login
 from callgate.services.doctor import Check, Seen, failed_check, failure, named, warning
 from callgate.services.submit import SubmissionOptions, SubmitService
 
-CHECK_CALL_TYPE = "provider-check"
 CHECK_PROMPT = "Reply with the word: ok"
 CHECK_OUTPUT_TOKENS = 256
 """Enough for a model that thinks a little before its word."""

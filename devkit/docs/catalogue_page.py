@@ -28,6 +28,9 @@ the presets.
 
 `config/catalogue.toml` has every table as an example.
 
+`only_named_call_types = true`, before the first table, refuses requests whose call type has no table of its own, as
+`unknown_call_type`. Without it a misspelt call type has the rules of `[default]`. Set it for clients and workers.
+
 """
 TABLES: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("[providers.NAME]", "One endpoint with one account. Values of its preset lie below these.", ProviderEntry),

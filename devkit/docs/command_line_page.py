@@ -18,7 +18,7 @@ INTRODUCTION = """\
 exactly one object or array, whose shape is at the end of each description below. Within a minor version fields may be
 added, and none is removed. An error is an object too, `{"error": {"code": "...", "message": "..."}}`; its line on
 stderr stays. Where a command takes a call, the first eight digits of its id are enough if no other call begins with
-them.
+them. `eval "$(callgate completion bash)"` completes words of bash; zsh and fish have a script as well.
 
 | exit code | meaning |
 |---|---|

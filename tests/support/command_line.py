@@ -18,6 +18,7 @@ from callgate.client import Client
 from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
+from callgate.domain.catalogue import Catalogue
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle
 from callgate.domain.provider import Billing, Failure, ProviderReply
@@ -135,7 +136,7 @@ def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
     return view.state
 
 
-def client_maker(ledger: MemoryLedger) -> Callable[[], Client]:
+def client_maker(ledger: MemoryLedger, catalogue: Catalogue | None = None) -> Callable[[], Client]:
     """Makes clients of a memory ledger; they need neither Postgres nor a broker."""
 
     def open_client() -> Client:
@@ -152,6 +153,7 @@ def client_maker(ledger: MemoryLedger) -> Callable[[], Client]:
             retention=ledger,
             ended=ledger.ended_calls,
             redrives=ledger.redrives,
+            catalogue=catalogue,
         )
 
     return open_client

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from callgate.domain.bounds import REQUEST_MAX_BYTES
-from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
+from callgate.domain.catalogue import CHECK_CALL_TYPE, CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.errors import (
     InputTooLarge,
     InvalidRequest,
     InvalidSchema,
     MissingOutputBound,
     TooManyPages,
+    UnknownCallType,
     UnknownModel,
     UnknownProvider,
 )
@@ -108,6 +109,17 @@ def test_an_unresolved_bound_never_passes() -> None:
     """A caller that forgets `with_output_bound` gets an error."""
     with pytest.raises(MissingOutputBound):
         check(a_request(max_output_tokens=None), CATALOGUE, Counts(FITS))
+
+
+def test_a_catalogue_can_refuse_call_types_that_it_does_not_name() -> None:
+    """A misspelt one would silently have the rules of the default; the check of providers has its own."""
+    strict = CATALOGUE.model_copy(update={"only_named_call_types": True})
+
+    check_size(a_request(), strict)
+    check_size(a_request(call_type="extractoin", model="any"), CATALOGUE)
+    check_size(a_request(call_type=CHECK_CALL_TYPE, model="any"), strict)
+    with pytest.raises(UnknownCallType, match=r"'extractoin' in the catalogue.*: extraction$"):
+        check_size(a_request(call_type="extractoin", model="any"), strict)
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:

@@ -49,6 +49,20 @@ def test_settings_that_cannot_work_end_with_two(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == ("", "error: configuration_error: CALLGATE_X: wrong\n")
 
 
+def test_wrong_usage_is_one_line_that_says_what_is_missing(shell: Shell) -> None:
+    """And where the help is: `-h`, everywhere."""
+    code, _, err = shell("budgets", "set", "acme")
+
+    assert code == 2
+    assert err == (
+        "error: wrong_usage: Invalid value: how much? give --daily-usd or --monthly-usd, or both"
+        " (callgate budgets set -h says more)\n"
+    )
+    for words in ((), ("budgets",), ("budgets", "set")):
+        assert "Usage: " in shell(*words, "-h")[1]
+        assert shell(*words, "-h") == shell(*words, "--help")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
