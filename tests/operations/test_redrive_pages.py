@@ -102,6 +102,7 @@ def test_a_group_is_redriven_from_its_page_to_its_end(
     assert "whole" in ann.get("/redrives").words
     actions = [(a.by.operator, a.action) for a in ledger.operations.actions(limit=2)]
     assert actions == [("ann", "redrive.start"), ("ann", "redrive.plan")]
+    assert f'href="/redrives/{id_of(planned)}"' in ann.get("/actions").text
 
 
 def test_a_plan_says_what_would_be_refused_and_paid_twice(

@@ -22,6 +22,16 @@ def is_name(text: str) -> bool:
     return True
 
 
+def page_of(action: str, subject: str) -> str:
+    """The address of the page of what an action changed; empty if it has none."""
+    kind = action.partition(".")[0]
+    if kind in ("call", "body"):
+        return f"/calls/{subject}"
+    if kind == "redrive":
+        return f"/redrives/{subject.removeprefix('redrive ')}"
+    return f"/unknown/one?attempt={subject}" if action == "unknown.settle" else ""
+
+
 class ActionLog(Page):
     """What operators changed, newest first."""
 
@@ -41,6 +51,7 @@ class ActionLog(Page):
         self.show(
             "action_log.html",
             logged=shown,
+            page_of=page_of,
             terms=terms,
             newest=self.link(self.path, **terms) if before else "",
             older=self.link(self.path, **terms, before=shown[-1].number) if is_more else "",
