@@ -35,6 +35,13 @@ class Up:
     environ: dict[str, str]
 
 
+@pytest.fixture
+def folder(up: Up, tmp_path: Path) -> Path:
+    """The folder of a reader, who has started `callgate up` in it."""
+    (tmp_path / ".callgate").symlink_to(up.environ["CALLGATE_WORKER__DATA_DIR"])
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Servers, a worker and Flower in a folder of their own."""
@@ -72,10 +79,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
                 process.terminate()
 
 
-def test_the_tutorial_does_what_it_says(up: Up, tmp_path: Path) -> None:
+def test_the_tutorial_does_what_it_says(up: Up, folder: Path) -> None:
     up.provider.script([Rule(match=Match(text="Nothing works"), reply=[KEY_REFUSED, Step()])])
 
-    said = run_page(TUTORIAL, tmp_path, {**up.environ, "CALLGATE_EMBEDDED": "1"})
+    said = run_page(TUTORIAL, folder, up.environ)
 
     assert "error: budget_not_configured" in said
     assert said.count(", collapsed") == 1
@@ -91,7 +98,7 @@ def test_the_tutorial_does_what_it_says(up: Up, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.stem
 )
-def test_the_blocks_of_a_page_run(up: Up, page: Path, tmp_path: Path) -> None:
+def test_the_blocks_of_a_page_run(up: Up, page: Path, folder: Path) -> None:
     up.provider.script([])
 
-    run_page(page, tmp_path, {**up.environ, "CALLGATE_EMBEDDED": "1"})
+    run_page(page, folder, up.environ)
