@@ -4,7 +4,8 @@ A web service that answers when the call has ended, without blocking its event l
     uvicorn examples.web:app
     curl --json '{"org": "acme", "text": "A long text"}' http://127.0.0.1:8000/summaries
 
-Somebody waits, so the calls are interactive: they are sent first. A request that comes twice is paid once.
+Somebody waits, so the calls are interactive: they are sent first. A request that comes twice is paid once. In
+production the organisation comes from a login, and the second route looks whether the call is the login's own.
 """
 
 from collections.abc import AsyncIterator
@@ -14,28 +15,19 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from callgate import (
-    BudgetRefused,
-    CallgateError,
-    CallNotFound,
-    Client,
-    InvalidRequest,
-    LLMRequest,
-    OrganisationBusy,
-    Priority,
-    Unavailable,
-    WaitTimeout,
-)
+import callgate
+from callgate import Client, LLMRequest, Priority
 
 PATIENCE_S = 20.0
-STATUS: dict[type[CallgateError], int] = {
-    InvalidRequest: 422,  # a gate refused it, nothing was stored
-    BudgetRefused: 402,
-    CallNotFound: 404,
-    OrganisationBusy: 429,
-    Unavailable: 503,  # ask again: identical calls are one call
-    WaitTimeout: 504,  # the call goes on: GET /summaries/TASK_ID
-    CallgateError: 502,  # it ended without an answer
+STATUS: dict[type[callgate.CallgateError], int] = {
+    callgate.InvalidRequest: 422,  # a gate refused it, nothing was stored
+    callgate.BudgetRefused: 402,
+    callgate.CallNotFound: 404,
+    callgate.OrganisationBusy: 429,
+    callgate.OrganisationFrozen: 403,
+    callgate.Unavailable: 503,  # ask again: identical calls are one call
+    callgate.WaitTimeout: 504,  # the call goes on: GET /summaries/TASK_ID
+    callgate.CallgateError: 502,  # it ended without an answer
 }
 
 
@@ -49,7 +41,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 class Text(BaseModel):
-    org: str  # in production: whom your login says that it is
+    org: str
     text: str
 
 
@@ -74,7 +66,7 @@ async def look_up(task_id: str, request: Request) -> dict[str, str]:
     return {"id": task_id, "summary": result.text}
 
 
-@app.exception_handler(CallgateError)
-async def refuse(_request: Request, error: CallgateError) -> JSONResponse:
+@app.exception_handler(callgate.CallgateError)
+async def refuse(_request: Request, error: callgate.CallgateError) -> JSONResponse:
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return JSONResponse({"code": error.code, "message": str(error)}, status_code=status)

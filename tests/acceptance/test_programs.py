@@ -17,6 +17,8 @@ from uuid import uuid4
 
 import pytest
 
+from callgate.domain.pauses import PauseKey
+from callgate.domain.reports import By
 from devkit.servers.embedded import DevServers
 from devkit.simulator.script import RULES
 from devkit.simulator.simulator import Kind, Match, Rule, Simulator, Step
@@ -167,10 +169,14 @@ def test_a_web_service_awaits_its_calls(deployment: Deployment, website: str) ->
         )
         early = ask(f"{website}/summaries/{row.call_id}.{row.generation}")
         late = waiting.result(PATIENCE_S)
+    frozen = deployment.org()
+    freeze = PauseKey(org_id=frozen, is_freeze=True)
+    deployment.client.operations.pause(freeze, by=By("tests", "unpaid"))
     endings = [
         post({"org": org, "text": "x" * 2_000_000}),
         post({"org": deployment.org(limit_nano_usd=None), "text": "A long text"}),
         post({"org": org, "text": "a bad one"}),
+        post({"org": frozen, "text": "A long text"}),
         ask(f"{website}/summaries/{uuid4()}.1"),
     ]
 
@@ -184,6 +190,7 @@ def test_a_web_service_awaits_its_calls(deployment: Deployment, website: str) ->
         (422, "input_too_large"),
         (402, "budget_not_configured"),
         (502, "call_failed"),
+        (403, "organisation_frozen"),
         (404, "call_not_found"),
     ]
 
