@@ -21,6 +21,7 @@ from examples.extraction import (
 )
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+LINES_MAX = 80
 FIELDS = ("supplier", "number", "date", "currency", "total")
 
 # One or two words of each language that no other document has.
@@ -253,3 +254,14 @@ def amounts_in(text: str) -> set[Decimal | None]:
 def words_in(text: str) -> set[str]:
     """Words, and signs of currency."""
     return set(re.findall(r"[A-Z]{3}|zł|[€£$元円]", text))
+
+
+def test_each_program_is_short_and_on_the_page() -> None:
+    """They run in `tests/acceptance/test_example_programs.py`, the sixth one in `test_testing_page.py`."""
+    page = (EXAMPLES / "README.md").read_text("utf-8")
+    programs = {file.name for file in EXAMPLES.glob("*.py")} - {"__init__.py", "extraction.py"}
+
+    assert programs == set(re.findall(r"^\| \[(\w+\.py)\]", page, re.MULTILINE))
+    assert len(programs) == 6
+    for name in programs:
+        assert len((EXAMPLES / name).read_text("utf-8").splitlines()) <= LINES_MAX, name

@@ -1,4 +1,4 @@
-"""The program of the README and those of `examples/`, run as their readers run them: real servers, a real worker."""
+"""The programs of `examples/`, run as their readers run them: real servers, a real worker."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ import pytest
 from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By
 from devkit.servers.embedded import DevServers
-from devkit.simulator.script import RULES
-from devkit.simulator.simulator import Kind, Match, Rule, Simulator, Step
+from devkit.simulator.simulator import Kind, Simulator, Step
 from examples.extraction import ExtractedDocument, load_documents
 from examples.three_providers import MODELS
-from tests.support.deployment import CHECKOUT, Deployment, Process, until, until_equal
-from tests.support.page_blocks import blocks_of
+from tests.support.deployment import CHECKOUT, Deployment, until_equal
+from tests.support.programs import (
+    EXAMPLES,
+    PATIENCE_S,
+    answers_by_hand,
+    celery_worker,
+    deployed,
+    rule,
+    run,
+)
 
-EXAMPLES = CHECKOUT / "examples"
-PATIENCE_S = 60.0
-LINES_MAX = 80
+pytestmark = pytest.mark.long
+
 REFUSED = Step(kind=Kind.STATUS, status=400)
 INVOICE = json.dumps({"number": "INV-7", "total": 120})
 RICH_NANO_USD = 5 * 10**9
-ADDRESS = "http://127.0.0.1:8080/v1"
-"""Where the catalogue of the examples says that the simulator is."""
 
 
 @pytest.fixture(scope="module")
@@ -42,71 +46,8 @@ def standing(
     services: DevServers, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """A deployment with the catalogue of the examples."""
-    text = (EXAMPLES / "catalogue.toml").read_text("utf-8")
-    assert text.count(ADDRESS) == 3
-    catalogue = text.replace("{", "{{").replace("}", "}}").replace(ADDRESS, "{base_url}")
-    folder = tmp_path_factory.mktemp("programs")
-    with Deployment(services, provider, folder, catalogue=catalogue) as deployment:
-        deployment.worker()
+    with deployed(services, provider, tmp_path_factory.mktemp("programs")) as deployment:
         yield deployment
-
-
-def run(deployment: Deployment, *arguments: str, **environ: str) -> str:
-    """Run a program in the checkout to its end; return what it said."""
-    process = deployment.python("program", arguments, **environ)
-    code = process.wait(PATIENCE_S)
-    assert code == 0, process.output()
-    return process.output()
-
-
-def rule(text: str, *steps: Step) -> Rule:
-    """Requests with this text are answered by these steps."""
-    return Rule(match=Match(text=text), reply=list(steps))
-
-
-def answers_by_hand() -> list[Rule]:
-    """What the simulator answers to a reader of the examples, without its latencies."""
-    rules = RULES.validate_json((EXAMPLES / "answers.json").read_bytes())
-    return [
-        one.model_copy(
-            update={"reply": [step.model_copy(update={"latency_s": 0.0}) for step in one.reply]}
-        )
-        for one in rules
-    ]
-
-
-def celery_worker(
-    deployment: Deployment, app: str, folder: Path = CHECKOUT, **environ: str
-) -> Process:
-    """Start the pipeline's own worker; return when it is ready."""
-    options = ["--loglevel", "INFO", "--concurrency", "1"]
-    argv = ["-m", "celery", "--workdir", str(folder), "-A", app, "worker", *options]
-    return deployment.python("pipeline", argv, **environ).until_it_says("ready.")
-
-
-def test_the_program_of_the_readme(deployment: Deployment, tmp_path: Path) -> None:
-    """With the commands below it. The second run is free, and both links come."""
-    blocks = blocks_of(CHECKOUT / "README.md")
-    (program,) = [block.text for block in blocks if block.language == "python"]
-    (said,) = [
-        block.text for block in blocks if "invoices.py" in block.text and block.text != program
-    ]
-    (tmp_path / "invoices.py").write_text(program)
-    (budget,) = re.findall(r"^callgate budgets .*", said, re.MULTILINE)
-    (start,) = re.findall(r"^python (.*)", said, re.MULTILINE)
-    file, *arguments = shlex.split(start, comments=True)
-    deployment.provider.script([rule("INV-7", Step(text=INVOICE))])
-    run(deployment, "-m", *shlex.split(budget, comments=True))
-    worker = celery_worker(deployment, "invoices", tmp_path)
-
-    first, second = [run(deployment, str(tmp_path / file), *arguments) for _ in range(2)]
-
-    assert "Invoice(number='INV-7', total=120.0) for 0.0" in first
-    assert ("duplicate: False" in first, "duplicate: True" in second) == (True, True)
-    stored = "stored doc-7: Invoice(number='INV-7', total=120.0)"
-    until(lambda: worker.output().count(stored) == 2, PATIENCE_S, worker.output)
-    assert deployment.provider.counts().total == 1
-    worker.kill()
 
 
 def test_documents_are_stored_by_links(deployment: Deployment, tmp_path: Path) -> None:
@@ -258,14 +199,3 @@ def test_one_pipeline_runs_on_three_providers(deployment: Deployment) -> None:
     assert output.endswith("openai: bad_request\nfirst: gpt-4o-mini\n")
     assert deployment.provider.counts().total == 5
     assert len({request.path for request in deployment.provider.requests().records}) == 3
-
-
-def test_each_program_is_short_and_on_the_page() -> None:
-    """The sixth one runs in `tests/unit/test_testing_page.py`."""
-    page = (EXAMPLES / "README.md").read_text("utf-8")
-    programs = {file.name for file in EXAMPLES.glob("*.py")} - {"__init__.py", "extraction.py"}
-
-    assert programs == set(re.findall(r"^\| \[(\w+\.py)\]", page, re.MULTILINE))
-    assert len(programs) == 6
-    for name in programs:
-        assert len((EXAMPLES / name).read_text("utf-8").splitlines()) <= LINES_MAX, name
