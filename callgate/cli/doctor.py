@@ -28,7 +28,7 @@ from callgate.services.doctor import (
     model_checks,
     run_checks,
 )
-from callgate.services.ended_checks import ended_check
+from callgate.services.ended_checks import NOW_S, ended_check, ended_lately
 from callgate.services.figure_checks import Figures, figure_checks
 from callgate.services.ledger_checks import ledger_checks
 from callgate.services.worker_checks import Own, alive_or_none, workers_check
@@ -147,7 +147,7 @@ def _checks(client: Client, session: PostgresSession, model: str | None) -> list
         catalogue_check(settings.catalogue, catalogue),
         *database_checks(session),
         *ledger_checks(client.ledger, client.operations),
-        *figure_checks(figures),
+        *figure_checks(figures, lambda: ended_lately(client.operations, NOW_S)),
         ended_check(client.operations),
         *broker_checks(
             client.celery_app,

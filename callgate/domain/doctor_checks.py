@@ -118,7 +118,7 @@ CHECKS = (
     CheckEntry(
         "budgets",
         "Budgets whose period runs and that are spent or held by 80 % or more, and calls that wait for the next"
-        " period.",
+        " period, or were refused in the last quarter of an hour.",
         "Raise the limit with `callgate budgets set`; calls with on_budget=wait go on then, or in the next period."
         " Others are rejected, and must be submitted again. `callgate costs` says what was bought.",
     ),

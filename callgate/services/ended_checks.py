@@ -11,6 +11,8 @@ from callgate.services.doctor import NAMED_MAX, Check, Seen, named, warning
 ORGS_MAX = 500
 CALLS_MAX = 20
 AGE_S = 3_600.0
+NOW_S = 900.0
+"""What is refused so lately is likely still refused."""
 BY_OPERATOR = frozenset(EndReason)
 
 
@@ -19,8 +21,13 @@ def ended_check(operations: OperationsPort) -> Check:
     return Check("ended calls", lambda: _ended(operations), needs="schema", may_be_hidden=True)
 
 
+def ended_lately(operations: OperationsPort, age_s: float = AGE_S) -> list[RecentEnd]:
+    """How the newest calls of organisations ended without an answer."""
+    return operations.recent_ends(orgs_max=ORGS_MAX, calls_max=CALLS_MAX, age_s=age_s)
+
+
 def _ended(operations: OperationsPort) -> Seen:
-    found = operations.recent_ends(orgs_max=ORGS_MAX, calls_max=CALLS_MAX, age_s=AGE_S)
+    found = ended_lately(operations)
     found = [end for end in found if end.reason not in BY_OPERATOR]
     scope = f"of the last hour, the newest {CALLS_MAX} of each organisation"
     if not found:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from callgate.domain import metrics
 from callgate.domain.calls import CallState, WaitReason
 from callgate.domain.metric_ports import Figure, FiguresPort
 from callgate.domain.metrics import Metric
+from callgate.domain.reports import RecentEnd
 from callgate.services.doctor import Check, Seen, failure, named, warning
 
 ORGS_MAX = 20
@@ -17,6 +18,8 @@ LATE_S = 60.0
 """Work that waits for longer should have been done."""
 NEARLY = 0.8
 DRIFT_MIN_USD = 1e-9
+REFUSED = "budget_"
+"""How the reasons begin with which budgets refuse calls."""
 
 
 class Figures:
@@ -44,8 +47,13 @@ class Figures:
         return self.value(metrics.QUEUE_AGE)
 
 
-def figure_checks(figures: Figures) -> list[Check]:
-    """Checks of what waits, what is spent, and what is not settled or told."""
+def figure_checks(figures: Figures, ended: Callable[[], Sequence[RecentEnd]]) -> list[Check]:
+    """
+    Checks of what waits, what is spent, and what is not settled or told.
+
+    Args:
+        ended: How calls ended without an answer a short while ago.
+    """
 
     def check(name: str, look: Callable[[Figures], Seen]) -> Check:
         return Check(name, lambda: look(figures), needs="schema", may_be_hidden=True)
@@ -53,7 +61,7 @@ def figure_checks(figures: Figures) -> list[Check]:
     return [
         check("backlog", _backlog),
         check("settlement", _settlement),
-        check("budgets", _budgets),
+        check("budgets", lambda seen: _budgets(seen, ended())),
         check("drift", _drift),
         check("links", _links),
     ]
@@ -84,18 +92,25 @@ def _settlement(figures: Figures) -> Seen:
     return warning(f"{sentence}, the oldest for {lag_s:.0f} s")
 
 
-def _budgets(figures: Figures) -> Seen:
+def _budgets(figures: Figures, ended: Sequence[RecentEnd]) -> Seen:
     used_up, nearly, total = (
         int(figures.value(metrics.BUDGETS, *labels)) for labels in (("100",), ("80",), ())
     )
     waiting = int(figures.value(metrics.CALLS, CallState.WAITING, WaitReason.BUDGET_EXHAUSTED))
-    if not used_up and not nearly and not waiting:
+    refused = [end for end in ended if end.reason.startswith(REFUSED)]
+    if not used_up and not nearly and not waiting and not refused:
         return Seen(f"{total} run, none is used by 80 % or more")
     parts = [f"of {total}, {used_up} are used up and {nearly} by 80 % or more"]
+    if not used_up and (waiting or refused):
+        # A budget can refuse calls with much left: a call may need more.
+        parts = [f"calls need more than is left: of {total}, {nearly} are used by 80 % or more"]
     if largest := _largest(figures):
         parts.append(named(largest))
     if waiting:
         parts.append(f"{waiting} calls wait for the next period (budget_exhausted)")
+    if refused:
+        told = [f"{end.calls} with {end.reason}, most of {end.org_id}" for end in refused]
+        parts.append(f"refused a short while ago: {named(told)}")
     return warning("; ".join(parts))
 
 

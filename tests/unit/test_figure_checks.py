@@ -9,6 +9,7 @@ import pytest
 from callgate.domain import metrics
 from callgate.domain.metric_ports import Figure, LedgerFigures
 from callgate.domain.metrics import Metric
+from callgate.domain.reports import RecentEnd
 from callgate.services.doctor import Finding, FindingStatus, run_checks
 from callgate.services.figure_checks import LATE_S, Figures, figure_checks
 
@@ -46,12 +47,14 @@ class Read:
         return tuple(Figure(metric.name, labels, value) for metric, labels, value in self.rows)
 
 
-def findings(*changes: Row, without: Metric | None = None) -> dict[str, Finding]:
+def findings(
+    *changes: Row, without: Metric | None = None, ended: Sequence[RecentEnd] = ()
+) -> dict[str, Finding]:
     """The findings where the quiet ledger has these figures instead."""
     changed = {(metric.name, labels) for metric, labels, _ in changes}
     rows = [r for r in QUIET if (r[0].name, r[1]) not in changed and r[0] is not without]
     read = Read([*rows, *changes])
-    found = {f.name: f for f in run_checks(figure_checks(Figures(read)))}
+    found = {f.name: f for f in run_checks(figure_checks(Figures(read), lambda: ended))}
     assert read.reads == 1
     return found
 
@@ -140,6 +143,22 @@ def test_calls_that_wait_for_the_next_period_are_a_warning_though_no_budget_is_u
 
     assert found["budgets"].status is FindingStatus.WARN
     assert "9 calls wait for the next period" in found["budgets"].sentence
+
+
+def test_calls_that_budgets_refuse_now_are_told_though_none_is_used_up() -> None:
+    """A call can need more than is left, or than the whole limit; or its organisation has no budget."""
+    refused = RecentEnd("rejected", "budget_too_small", 3, 1, "acme")
+    other = RecentEnd("dead", "server_error", 5, 1, "acme")
+
+    found = findings(ended=[other, refused])["budgets"]
+
+    assert found.status is FindingStatus.WARN
+    assert "used up" not in found.sentence
+    assert found.sentence == (
+        "calls need more than is left: of 4, 0 are used by 80 % or more;"
+        " refused a short while ago: 3 with budget_too_small, most of acme"
+    )
+    assert findings(ended=[other])["budgets"].status is FindingStatus.OK
 
 
 def test_a_difference_that_was_not_added_up_is_not_called_zero() -> None:

@@ -119,7 +119,8 @@ def test_the_alerts_about_keys_know_each_code_of_a_refused_key() -> None:
     by_name = {alert["alert"]: alert["expr"] for alert in alerts()}
 
     assert f'reason=~"{codes}"' in by_name["CallgateKeyRefused"]
-    assert f'reason!~"operator|{codes}"' in by_name["CallgateProviderFailing"]
+    for name in ("CallgateProviderFailing", "CallgateProviderFailingForOne"):
+        assert f'reason!~"operator|{codes}"' in by_name[name]
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
