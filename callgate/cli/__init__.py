@@ -39,6 +39,7 @@ from callgate.cli import (
     retention,
     tenants,
     unknown,
+    workers,
 )
 from callgate.cli.checkout import CHECKOUT, has_worker, module_at
 from callgate.cli.output import (
@@ -129,7 +130,7 @@ def build_app() -> typer.Typer:
             redrives,
             retention,
         ),
-        *(actions, alerts, providers, tenants, doctor, completion),
+        *(actions, alerts, providers, tenants, workers, doctor, completion),
     ):
         group.register(app)
     if not has_worker():

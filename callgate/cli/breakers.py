@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -109,26 +111,30 @@ def close_breaker(
     """
     Allow calls to a provider's model again, and release the calls that wait for it.
 
-    Without --org the breakers of every organisation are closed.
+    Without --org the breakers of every organisation are closed; it says whose were open.
 
-    JSON: one breaker as in `breakers list`.
+    JSON: one breaker as in `breakers list`; closed, an array of those that were open: an organisation, or an empty text
+    for the shared one.
     """
     key = BreakerKey(provider, model, credential or "", org or "")
     with client_of(context) as client:
         by = by_of(client, operator, reason)
+        closed = services.would_close(client.operations, key)
         line = services.close_breaker(client.operations, key, by=by)
-    _print(line, as_json)
+    _print(line, as_json, closed)
 
 
-def _print(line: BreakerLine, as_json: bool) -> None:
+def _print(line: BreakerLine, as_json: bool, closed: Sequence[str] | None = None) -> None:
     if as_json:
-        print_json(line)
+        print_json(line if closed is None else {**asdict(line), "closed": closed})
         return
+    whose = ", ".join(org or "the shared one" for org in closed or ())
     print_fields(
         {
             "breaker": _about(line),
             "state": _state(line),
             "reason": _reason(line) or None,
+            "closed now": None if closed is None else whose or "none: none was open",
             "calls waiting": line.waiting,
         }
     )

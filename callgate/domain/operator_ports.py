@@ -40,6 +40,7 @@ from callgate.domain.unknown import (
     UnknownDay,
     UnknownFilter,
 )
+from callgate.domain.worker_lines import WorkerLine
 
 EVERYTHING = CostFilter()
 
@@ -247,6 +248,9 @@ class OperationsPort(BudgetReportsPort, CallSearchPort, Protocol):
 
     def alert_watchers(self) -> int:
         """How many worker processes are alive, and so look for alerts. If none is, nothing new is raised."""
+
+    def worker_lines(self) -> list[WorkerLine]:
+        """List the worker processes that have a lease; see `WorkersPort.worker_lines`."""
 
     def replay_alerts(self, ids: Sequence[int] | None, *, limit: int, by: By) -> list[int]:
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from callgate.domain.errors import InvalidRequest, UnknownProvider
@@ -85,6 +85,14 @@ def close_breaker(
     if key not in map(BreakerKey.of, operations.breakers()):
         raise InvalidRequest(f"there is no breaker for {key}")
     return _set(operations, key, is_open=False, seen_at=seen_at, by=by)
+
+
+def would_close(operations: OperationsPort, key: BreakerKey) -> list[str]:
+    """Whose open breakers closing this one closes: organisations; first an empty text for the shared one."""
+    found = (BreakerKey.of(line) for line in operations.breakers() if line.is_open)
+    return sorted(
+        open_key.org_id for open_key in found if key in (open_key, replace(open_key, org_id=""))
+    )
 
 
 def _set(

@@ -28,6 +28,7 @@ from callgate.adapters.memory.sums import (
     posted_to,
 )
 from callgate.adapters.memory.tables import MemoryTables
+from callgate.adapters.memory.worker_lines import MemoryWorkers
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptStatus, CallKey, CallState
@@ -58,6 +59,7 @@ from callgate.domain.unknown import (
     UnknownDay,
     UnknownFilter,
 )
+from callgate.domain.worker_lines import WorkerLine
 
 
 class MemoryOperations(MemorySums, MemoryAlertOperations, MemoryBudgetReports, MemoryCallSearch):
@@ -69,6 +71,10 @@ class MemoryOperations(MemorySums, MemoryAlertOperations, MemoryBudgetReports, M
         self.tables = tables
         self._clock = clock
         self._lock = lock
+
+    def worker_lines(self) -> list[WorkerLine]:
+        """List worker processes."""
+        return MemoryWorkers(self.tables, self._clock, self._lock).worker_lines()
 
     def set_budget(
         self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"

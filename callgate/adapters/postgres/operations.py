@@ -19,6 +19,7 @@ from callgate.adapters.postgres.budget_reports import (
 from callgate.adapters.postgres.call_search import PostgresCallSearch, filter_parameters
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.sums import PostgresSums
+from callgate.adapters.postgres.worker_lines import PostgresWorkers
 from callgate.domain.bounds import (
     OPERATOR_TEXT_CHARS_MAX,
     QUEUE_CHARS_MAX,
@@ -100,7 +101,11 @@ ORGS_MAX = 100
 
 
 class PostgresOperations(
-    PostgresSums, PostgresAlertOperations, PostgresBudgetReports, PostgresCallSearch
+    PostgresSums,
+    PostgresAlertOperations,
+    PostgresBudgetReports,
+    PostgresCallSearch,
+    PostgresWorkers,
 ):
     """`OperationsPort` over Postgres."""
 

@@ -34,7 +34,7 @@ def test_a_breaker_is_opened_and_closed_by_hand(shell: Shell, ledger: LedgerUnde
 
     code, closed, _ = shell("breakers", "close", *names, *REASON, "--operator", "bob")
     assert code == 0
-    assert "closed" in closed
+    assert "the shared one" in closed
 
     done = [(a.action, a.by.operator) for a in ledger.operations.actions(limit=2)]
     assert done == [("breaker.close", "bob"), ("breaker.open", "ann@example.org")]
@@ -53,6 +53,23 @@ def test_a_key_of_an_organisation_has_a_breaker_of_its_own(
     assert "no call has used" in err
     (line,) = [b for b in ledger.operations.breakers() if b.is_open]
     assert line.credential == "acme"
+
+
+def test_closing_says_whose_breakers_it_closed(shell: Shell) -> None:
+    """Closing the shared one closes those of every organisation too."""
+    names = ("--provider", "openai", "--model", "gpt-4o-mini")
+    for org in ((), ("--org", "acme"), ("--org", "bolt")):
+        shell("breakers", "open", *names, *org, *REASON)
+    shell("breakers", "open", "--provider", "openai", "--model", "o9", "--org", "acme", *REASON)
+
+    def closed(*org: str) -> list[str]:
+        out = shell("breakers", "close", *names, *org, *REASON, "--json")[1]
+        return list(json.loads(out)["closed"])
+
+    assert closed("--org", "bolt") == ["bolt"]
+    assert closed() == ["", "acme"]
+    assert closed() == []
+    assert "none was open" in shell("breakers", "close", *names, *REASON)[1]
 
 
 @pytest.mark.parametrize(
