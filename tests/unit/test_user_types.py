@@ -1,94 +1,95 @@
-"""Code of a user is checked by mypy in strict mode, without the plugin that our own configuration has."""
+"""A pipeline that uses callgate type-checks under mypy's strict mode: the package carries its types."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-from mypy import api
+PROGRAM = '''
+"""What a user writes."""
+from __future__ import annotations
 
-from tests.support.page_blocks import blocks_of
+import asyncio
 
-README = Path(__file__).parents[2] / "README.md"
-CONFIG = """
-[mypy]
-strict = true
-# Celery ships no types; its users have these lines already.
-allow_untyped_decorators = true
-[mypy-celery.*]
-ignore_missing_imports = true
-"""
-PROGRAM = """
-from typing import assert_type
-
+from celery import Celery  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
-from callgate import Client, Handle, LLMRequest, LLMResult, Priority
-from callgate.testing import MemoryClient, Refusal
+from callgate import BudgetRefused, CallFailed, Client, LLMRequest, Message, Priority
+
+app = Celery("pipeline")
 
 
 class Invoice(BaseModel):
-    total: float
+    number: str
 
 
-def request(text: str) -> LLMRequest:
+def request_of(text: str) -> LLMRequest:
     return LLMRequest(
         org_id="acme",
         call_type="extraction",
         provider="openai",
         model="gpt-4o-mini",
-        messages=[{"role": "user", "content": text}],
+        messages=(Message(role="user", content=text),),
+        max_output_tokens=50,
         response_schema=Invoice,
     )
 
 
-async def answer(client: Client) -> None:
-    handle = await client.asubmit(request("text"), priority=Priority.BULK)
-    assert_type(handle, Handle)
-    assert_type(await handle, LLMResult)
-    assert_type(handle.get(timeout=5), LLMResult)
-    async for one in client.aas_completed(client.submit_many([request("text")])):
-        assert_type(one, Handle)
-
-
-def test_it(callgate_client: MemoryClient) -> None:
-    callgate_client.script.reply(Refusal(429), "text", Invoice(total=1), match="text")
-    with Client.from_env() as client:
-        assert_type(client, Client)
-"""
-WRONG = """
-from callgate import Handle
-
-
-async def answer(handle: Handle) -> int:
-    return await handle
-"""
-
-
-@pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What mypy says about three files."""
-    folder = tmp_path_factory.mktemp("user")
-    (block,) = [b for b in blocks_of(README) if b.language == "python"]
-    files = {"mypy.ini": CONFIG, "invoices.py": block.text, "right.py": PROGRAM, "wrong.py": WRONG}
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    options = ["--config-file", str(folder / "mypy.ini"), "--cache-dir", str(folder / "cache")]
-    said, broken, _ = api.run(
-        [*options, *(str(folder / name) for name in files if name.endswith(".py"))]
+def once(client: Client) -> str:
+    handle = client.submit(
+        request_of("a"), link=app.signature("pipeline.done"), priority=Priority.INTERACTIVE
     )
-    assert not broken, broken
-    return said
+    try:
+        result = handle.get(timeout=30)
+    except BudgetRefused as refused:
+        return refused.refusal.org_id
+    except CallFailed as failed:
+        return failed.failure_code
+    return result.text
 
 
-@pytest.mark.parametrize("file", ["invoices.py", "right.py"])
-def test_no_error_is_found(checked: str, file: str) -> None:
-    assert file not in checked, checked
+async def many(client: Client) -> list[str]:
+    first, *others = await client.asubmit_many([request_of("b"), request_of("c")])
+    awaited = await first
+    reveal_type(awaited)
+    texts = [awaited.text]
+    async for handle in client.aas_completed(others):
+        texts.append((await handle.aget()).text)
+    return texts
 
 
-def test_a_handle_that_is_awaited_has_a_type(checked: str) -> None:
-    """Of an untyped value nothing would be said."""
-    (line,) = [line for line in checked.splitlines() if "error:" in line]
+with Client.from_env() as client:
+    reveal_type(client.submit(request_of("d")))
+    print(once(client), asyncio.run(many(client)))
+'''
+WRONG = """
+from callgate import Client, LLMRequest
 
-    assert "wrong.py" in line
-    assert "LLMResult" in line
+
+async def wrong(client: Client, request: LLMRequest) -> int:
+    return await client.submit(request)
+"""
+
+
+def check(folder: Path, program: str) -> str:
+    """What mypy says about a program in a folder of its own."""
+    (folder / "program.py").write_text(program)
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-color-output", "program.py"],
+        cwd=folder, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+    return ran.stdout + ran.stderr
+
+
+def test_a_pipeline_is_checked_and_what_it_awaits_has_a_type(tmp_path: Path) -> None:
+    said = check(tmp_path, PROGRAM)
+
+    assert re.findall(r'Revealed type is "(.*)"', said) == [
+        "callgate.domain.requests.LLMResult",
+        "callgate.handle.Handle",
+    ]
+    assert said.endswith("Success: no issues found in 1 source file\n"), said
+    wrong = check(tmp_path, WRONG)
+    assert '(got "LLMResult", expected "int")' in wrong, wrong
