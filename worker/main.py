@@ -5,12 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import structlog
+
 from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.domain.catalogue import Catalogue
 from config.settings import WorkerSettings
 from worker.app import Compose, composed_app
 from worker.bootstrap import bootstrap
 from worker.celery_ext.request import allow_only_inspection_commands
 from worker.node_name import node_name
+from worker.status import credentials_look
+
+log = structlog.get_logger(__name__)
 
 GIL_SWITCH_S = 0.0005
 """
@@ -23,6 +30,13 @@ QUEUES = {
     "log": (LOG_QUEUE,),
     "all": (EXPRESS_QUEUE, CALL_QUEUE, LOG_QUEUE),
 }
+
+
+def say_missing_keys(settings: WorkerSettings, catalogue: Catalogue) -> None:
+    """Say at start, in one line, that this process can send nothing: else its first failed call would."""
+    fault = credentials_look(settings, catalogue, lambda: True, dict)()
+    if fault is not None:
+        log.error("keys.not_found", reason=fault.reason, todo=fault.todo)
 
 
 def run_worker(
@@ -46,6 +60,8 @@ def run_worker(
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     app = composed_app(settings, compose)
+    if CALL_QUEUE in queues:
+        say_missing_keys(settings, load_catalogue(settings.catalogue))
     # Before the worker exists: it makes its control node when it is built.
     allow_only_inspection_commands(app)
     worker = app.Worker(

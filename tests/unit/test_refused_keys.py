@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from callgate.domain import metrics
 from callgate.domain.catalogue import Catalogue, ProviderEntry
 from callgate.domain.metric_ports import Figure, LedgerFigures
 from config.settings import WorkerOptions, WorkerSettings
 from worker.health import Fault
+from worker.main import say_missing_keys
 from worker.status import credentials_look, refused_keys
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -27,15 +29,20 @@ def opened(
     return LedgerFigures(NOW, 1.0, (Figure(metrics.OPEN_BREAKERS.name, labels, 1.0),))
 
 
-def looked(
-    refused: dict[str, str], *, keys: dict[str, Any], **entries: ProviderEntry
-) -> Fault | None:
-    """What a worker with these keys finds."""
-    settings = WorkerSettings(
+def settings_of(keys: dict[str, Any]) -> WorkerSettings:
+    """The settings of a worker with these keys."""
+    return WorkerSettings(
         database_url=SecretStr("postgresql://u@h/d"),
         broker_url=SecretStr("redis://h"),
         worker=WorkerOptions(credentials=keys),
     )
+
+
+def looked(
+    refused: dict[str, str], *, keys: dict[str, Any], **entries: ProviderEntry
+) -> Fault | None:
+    """What a worker with these keys finds."""
+    settings = settings_of(keys)
     providers = entries or {"openai": ProviderEntry(), "groq": ProviderEntry()}
     return credentials_look(
         settings, Catalogue(providers=providers), lambda: True, lambda: refused
@@ -59,6 +66,20 @@ def test_the_figures_say_which_providers_refuse_their_key(
     figures: LedgerFigures | None, found: dict[str, str]
 ) -> None:
     assert refused_keys(figures) == found
+
+
+def test_a_worker_without_a_key_says_so_at_start_in_one_line() -> None:
+    """Else the first failed call would, minutes later. A worker that can send something says nothing."""
+    with capture_logs() as lines:
+        say_missing_keys(settings_of({}), Catalogue())
+        say_missing_keys(settings_of({"openai": SecretStr("k")}), Catalogue())
+        keyless = {"local": ProviderEntry(base_url="http://h", needs_key=False)}
+        say_missing_keys(settings_of({}), Catalogue(providers=keyless))
+
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("keys.not_found", "error")
+    assert line["reason"].startswith("no provider has an API key")
+    assert "CALLGATE_WORKER__CREDENTIALS_DIR" in line["todo"]
 
 
 def test_a_worker_with_one_good_key_is_ready() -> None:

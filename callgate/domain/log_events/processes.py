@@ -154,6 +154,14 @@ BROKER_AND_WORKER_PROCESS = Section(
             "Report it, with the traceback.",
         ),
         Event(
+            "keys.not_found",
+            Level.ERROR,
+            "reason",
+            "The worker starts without an API key of any provider, so it can send no call.",
+            "See `todo` of the line; `callgate doctor` checks the keys. A running worker reads keys that are put into "
+            "the secrets folder.",
+        ),
+        Event(
             "readiness.lost",
             Level.ERROR,
             "reasons",
