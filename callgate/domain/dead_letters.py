@@ -23,7 +23,7 @@ LATELY = timedelta(days=1)
 GROUPS_MAX = 100
 LOOKED_MAX = 10_000
 """Calls that one look at all groups reads. Each group has its share of them."""
-PAID_MAX = 1_000
+PAID_MAX = 250
 """Calls whose attempts are summed up for it: these are looked up one by one."""
 LISTED_MAX = 500
 """Calls, links or messages of one page."""
