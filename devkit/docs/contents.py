@@ -11,7 +11,7 @@ from typing import Any
 CHECKOUT = Path(__file__).parents[2]
 CONFIG = CHECKOUT / "zensical.toml"
 IMAGE_OR_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
-SENTENCE = re.compile(r"(.+?[.:?])(\s|$)", re.DOTALL)
+SENTENCE = re.compile(r"(.+?[.?])(\s|$)", re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 BEGINNING = """\
 # Documentation
@@ -66,9 +66,8 @@ def first_sentence(page: Path) -> str:
     if page == CHECKOUT / "README.md":
         return str(_project()["site_description"])
     text = COMMENT.sub("", page.read_text("utf-8"))
-    paragraphs = (
-        p for p in text.split("\n\n") if p.strip() and not p.startswith(("#", "```", "|"))
-    )
+    parts = map(str.strip, text.split("\n\n"))
+    paragraphs = (part for part in parts if part and not part.startswith(("#", "```", "|")))
     first = " ".join(IMAGE_OR_LINK.sub(r"\1", next(paragraphs, "")).split())
     found = SENTENCE.match(first)
     return (found[1] if found else first).rstrip(":")

@@ -93,3 +93,12 @@ def test_the_site_is_built_with_every_check_on(
     assert site.main() == 1
 
     assert "anchor does not exist" in capsys.readouterr().err
+
+
+def test_a_page_is_described_by_its_first_sentence(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- a mark -->\n\n# Title\n\n`Code` and [a link](x.md): this\nis it. This is not.\n"
+    )
+
+    assert contents.first_sentence(page) == "`Code` and a link: this is it."
