@@ -8,13 +8,28 @@ from typing import Annotated, Any
 import typer
 
 from callgate.cli.actions import by_of
-from callgate.cli.options import AsJson, CallType, Operator, parse_name, parse_text
-from callgate.cli.output import client_of, print_fields, print_json, print_table
+from callgate.cli.options import (
+    AsJson,
+    CallType,
+    Operator,
+    Reason,
+    Yes,
+    parse_name,
+    parse_text,
+)
+from callgate.cli.output import (
+    client_of,
+    confirm,
+    print_fields,
+    print_json,
+    print_note,
+    print_table,
+)
 from callgate.cli.unknown_names import point_out, point_out_call_type
 from callgate.domain.budgets import BudgetFigures, Window, nano_usd_of, usd
 from callgate.services.audit import AuditReport
 from callgate.services.audit import audit as audit_ledger
-from callgate.services.budgets import LIMIT_MAX_USD, set_limits
+from callgate.services.budgets import LIMIT_MAX_USD, budgets_of, remove_budgets, set_limits
 
 NO_REASON = "no reason was given"
 AUDIT_SESSIONS = 2
@@ -26,6 +41,7 @@ def register(app: typer.Typer) -> None:
     budgets = typer.Typer(no_args_is_help=True, help="Set and show what organisations may spend.")
     budgets.command("set")(set_budget)
     budgets.command("show")(show)
+    budgets.command("remove")(remove)
     app.add_typer(budgets, name="budgets")
     app.command()(audit)
 
@@ -106,6 +122,44 @@ def show(
         if not figures:
             point_out(client, org)
     _print_budgets(figures, as_json)
+
+
+def remove(
+    context: typer.Context,
+    org: Annotated[str, typer.Argument(parser=parse_name, metavar="ORG")],
+    reason: Reason,
+    call_type: CallType = None,
+    per: Annotated[
+        Window | None, typer.Option("--per", help="Only the daily or the monthly one.")
+    ] = None,
+    operator: Operator = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Remove the budgets of an organisation, or with --call-type those of that call type. Costs and the action log stay.
+
+    Attempts under way are posted as usual. An organisation without any budget has the default limit; without one its
+    calls are refused (budget_not_configured). Exit 1 if there is no such budget.
+
+    JSON: an array of the budgets that were removed, as in `budgets show`.
+    """
+    with client_of(context) as client:
+        found = budgets_of(client.operations, org, call_type=call_type, window=per)
+        if found:
+            confirm(f"Remove {', '.join(map(_told, found))}?", yes)
+            remove_budgets(client.operations, found, by=by_of(client, operator, reason))
+        left = client.operations.budgets(org)
+    _print_budgets(found, as_json)
+    if not found:
+        raise typer.Exit(1)
+    if not left:
+        print_note(f"{org} has no budget now: it has the default limit, if there is one")
+
+
+def _told(budget: BudgetFigures) -> str:
+    spent = usd(budget.spent_nano_usd)
+    return f"{budget.scope} per {budget.window} ({usd(budget.limit_nano_usd)}, {spent} spent)"
 
 
 def audit(

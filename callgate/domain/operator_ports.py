@@ -80,6 +80,16 @@ class OperationsPort(BudgetReportsPort, CallSearchPort, Protocol):
             ChangedMeanwhile, UnknownTimeZone: Nothing was changed.
         """
 
+    def remove_budget(self, name: BudgetName, *, seen_nano_usd: int, by: By) -> None:
+        """
+        Remove a budget with all its periods, if its limit is still what the operator saw, and log who did it and why.
+
+        Attempts under way are posted as usual. Calls that waited for it are due, as far as they fit the others.
+
+        Raises:
+            ChangedMeanwhile: Nothing was changed.
+        """
+
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List the newest period of every budget, ordered by org, scope, window."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from callgate.domain.budget_states import BudgetName, LimitPreview, preview
@@ -51,6 +51,33 @@ def set_limits(
         )
         for window, limit_nano_usd in limits.items()
     ]
+
+
+def budgets_of(
+    operations: OperationsPort,
+    org_id: str,
+    *,
+    call_type: str | None = None,
+    window: Window | None = None,
+) -> list[BudgetFigures]:
+    """The budgets of an organisation's scope; of one window, if it is given."""
+    scope = scope_of(call_type)
+    return [
+        b for b in operations.budgets(org_id) if b.scope == scope and window in (None, b.window)
+    ]
+
+
+def remove_budgets(operations: OperationsPort, budgets: Sequence[BudgetFigures], *, by: By) -> None:
+    """
+    Remove budgets that an operator has looked at.
+
+    Raises:
+        ChangedMeanwhile: The limit of one is another now; it and those after it are there still.
+        LedgerUnavailable
+    """
+    for budget in budgets:
+        name = BudgetName.of(budget)
+        operations.remove_budget(name, seen_nano_usd=budget.limit_nano_usd, by=by)
 
 
 def preview_limit(

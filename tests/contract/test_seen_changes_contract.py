@@ -13,11 +13,20 @@ from callgate.domain.errors import ChangedMeanwhile, UnknownTimeZone
 from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By
 from callgate.domain.requests import OnBudget
+from callgate.services.audit import audit
 from tests.contract.money_steps import refused
-from tests.support.ledger_under_test import DAY_S, LIMIT, ORG, LedgerUnderTest
+from tests.support.ledger_under_test import (
+    DAY_S,
+    LIMIT,
+    ORG,
+    LedgerUnderTest,
+    a_success,
+    an_answer,
+)
 
 BY = By("ann", "they asked for it")
 NAME = BudgetName(ORG, ORG_SCOPE, Window.DAY)
+MONTH = BudgetName(ORG, ORG_SCOPE, Window.MONTH)
 KEY = ("openai", "gpt-4o-mini", "")
 
 
@@ -163,3 +172,34 @@ def test_a_pause_that_began_again_is_not_ended(ledger: LedgerUnderTest) -> None:
     assert ledger.operations.resume(key, seen_at=second.at, by=BY)
     assert ledger.operations.pauses() == []
     assert ledger.state(ledger.queued()) is CallState.QUEUED
+
+
+def test_a_budget_is_removed_and_its_attempts_are_posted_as_usual(ledger: LedgerUnderTest) -> None:
+    """Who waited for it is due, and the audit finds nothing wrong; a new budget begins at 0."""
+    ledger.operations.change_limit(MONTH, 150, seen_nano_usd=None, by=BY)
+    ref, waits = ledger.running("holds", 100), ledger.queued("waits")
+    refused(ledger, waits, 100, OnBudget.WAIT)
+
+    ledger.operations.remove_budget(MONTH, seen_nano_usd=150, by=BY)
+    ledger.claim(ledger.requeued(waits))
+    ledger.operations.remove_budget(NAME, seen_nano_usd=LIMIT, by=BY)
+    ledger.record(an_answer(ref))
+    assert ledger.settle(a_success(ref, 60))[0].is_applied
+    ledger.set_budget(500)
+
+    assert [b.spent_nano_usd for b in ledger.operations.budgets(ORG)] == [0]
+    assert ledger.view(ref).posted_nano_usd == 60
+    assert audit(ledger.operations).is_clean
+    removed = [a for a in ledger.operations.actions(limit=9) if a.action == "budget.remove"]
+    assert [a.subject for a in removed] == [f"{ORG}/org/day", f"{ORG}/org/month"]
+    assert [a.detail["reserved_nano_usd"] for a in removed] == [200, 100]
+
+
+@pytest.mark.parametrize("seen", [LIMIT + 1, 0])
+def test_a_budget_that_changed_meanwhile_is_not_removed(ledger: LedgerUnderTest, seen: int) -> None:
+    with pytest.raises(ChangedMeanwhile):
+        ledger.operations.remove_budget(NAME, seen_nano_usd=seen, by=BY)
+
+    assert [b.limit_nano_usd for b in ledger.operations.budgets(ORG)] == [LIMIT]
+    with pytest.raises(ChangedMeanwhile):
+        ledger.operations.remove_budget(MONTH, seen_nano_usd=seen, by=BY)

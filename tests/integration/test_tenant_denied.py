@@ -83,6 +83,7 @@ FORBIDDEN = {
     "forget whom to tell": "SELECT callgate_reschedule_delivery_v1(gen_random_uuid(), 1)",
     "set a budget": "SELECT callgate_set_budget_v1('mine', 'org', 'day', 1000000, 'UTC')",
     "change a budget": "SELECT callgate_change_budget_v1('mine', 'org', 'day', 9, NULL, 1, 'me', 'malice')",
+    "remove a budget": "SELECT callgate_remove_budget_v1('mine', 'org', 'day', 1, 'me', 'malice')",
     "list the budgets of others": "SELECT callgate_budget_names_v1(NULL, NULL, NULL, NULL, 9)",
     "look at a budget of others": "SELECT callgate_budget_states_v1(ARRAY[1], 4, 9, 9)",
     "ask what others do": "SELECT callgate_affected_v1('', '', '', 'theirs', 9)",

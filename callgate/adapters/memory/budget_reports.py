@@ -167,6 +167,21 @@ class MemoryBudgetReports:
             release_budget_waiters(self.tables, [name.org_id], now)
             return figures
 
+    def remove_budget(self, name: BudgetName, *, seen_nano_usd: int, by: By) -> None:
+        """Remove a budget, if its limit is still what the operator saw."""
+        with self._lock:
+            now, known = self._clock(), self._periods(name)
+            before = known[0].limit_nano_usd if known else None
+            if before != seen_nano_usd:
+                raise ChangedMeanwhile(limit_changed(before))
+            self.tables.remove_budget(*name)
+            self.tables.log_action(
+                now, by, "budget.remove", name.org_id, "/".join(name), from_nano_usd=before,
+                spent_nano_usd=known[0].spent_nano_usd,
+                reserved_nano_usd=known[0].reserved_nano_usd,
+            )  # fmt: skip
+            release_budget_waiters(self.tables, [name.org_id], now)
+
     def _periods(self, name: BudgetName) -> list[BudgetFigures]:
         found = [b for b in self.tables.budgets.values() if BudgetName.of(b) == name]
         return sorted(found, key=lambda b: b.starts_at, reverse=True)

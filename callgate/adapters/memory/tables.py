@@ -96,6 +96,8 @@ class MemoryTables:
     idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
     """By organisation and key: the `call_id` the key was used for."""
     newest_budget: dict[tuple[str, str, Window], int] = field(default_factory=dict)
+    budgets_made: int = 0
+    """An id is never given twice: attempts name budgets that were removed."""
     """By organisation, scope and window: the `budget_id` of the newest period, which is its limit."""
     submissions_of: defaultdict[CallKey, list[SubmissionRow]] = field(
         default_factory=lambda: defaultdict(list)
@@ -260,7 +262,8 @@ class MemoryTables:
     ) -> BudgetFigures:
         """Insert a period of a budget, unused."""
         starts_at, ends_at = period
-        budget_id = len(self.budgets) + 1
+        self.budgets_made += 1
+        budget_id = self.budgets_made
         added = BudgetFigures(
             budget_id, org_id, scope, window, timezone, starts_at, ends_at, limit, 0, 0
         )
@@ -268,9 +271,18 @@ class MemoryTables:
         self.newest_budget[org_id, scope, window] = budget_id
         return added
 
+    def remove_budget(self, org_id: str, scope: str, window: Window) -> None:
+        """Remove a budget with all its periods."""
+        del self.newest_budget[org_id, scope, window]
+        for figures in list(self.budgets.values()):
+            if (figures.org_id, figures.scope, figures.window) == (org_id, scope, window):
+                del self.budgets[figures.budget_id]
+
     def change_budget(self, budget_id: int, *, reserved: int = 0, spent: int = 0) -> None:
-        """Add to the figures of one budget period."""
-        figures = self.budgets[budget_id]
+        """Add to the figures of one budget period, unless it was removed."""
+        figures = self.budgets.get(budget_id)
+        if figures is None:
+            return
         self.budgets[budget_id] = replace(
             figures,
             reserved_nano_usd=figures.reserved_nano_usd + reserved,

@@ -38,6 +38,8 @@ WAITERS = "SELECT * FROM callgate_money_waiters_v1(%(org_id)s, %(limit)s)"
 AFFECTED = "SELECT * FROM callgate_affected_v1(%(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(read_max)s)"
 CHANGE_BUDGET = """SELECT * FROM callgate_change_budget_v1(
     %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s, %(seen)s::bigint, %(operator)s, %(reason)s)"""
+REMOVE_BUDGET = """SELECT * FROM callgate_remove_budget_v1(
+    %(org_id)s, %(scope)s, %(window)s, %(seen)s::bigint, %(operator)s, %(reason)s)"""
 UNKNOWN_PAGE = """SELECT * FROM callgate_unknown_page_v1(
     %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(after_at)s, %(after_id)s::uuid, %(limit)s)"""
 UNKNOWN_SUMS = """SELECT * FROM callgate_unknown_sums_v1(
@@ -127,6 +129,13 @@ class PostgresBudgetReports:
         if not row.is_set:
             raise ChangedMeanwhile(limit_changed(row.before_nano_usd))
         return figures_of(row)
+
+    def remove_budget(self, name: BudgetName, *, seen_nano_usd: int, by: By) -> None:
+        """Remove a budget that was looked at; see `OperationsPort.remove_budget`."""
+        wish = {**name._asdict(), "seen": seen_nano_usd, **asdict(by)}
+        (row,) = self._session.answers(REMOVE_BUDGET, wish)
+        if not row.is_removed:
+            raise ChangedMeanwhile(limit_changed(row.before_nano_usd))
 
     def _states(self, ids: str, which: dict[str, Any]) -> list[BudgetState]:
         return self._read_states([row.id for row in self._session.answers(ids, which)])

@@ -109,6 +109,7 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_show_body_v1": (BODY_READER,),
     "callgate_set_breaker_v2": (OPERATOR,),
     "callgate_change_budget_v1": (OPERATOR,),
+    "callgate_remove_budget_v1": (OPERATOR,),
     "callgate_note_v1": (OPERATOR,),
     "callgate_pause_v1": (OPERATOR,),
     "callgate_resume_v1": (OPERATOR,),

@@ -28,6 +28,28 @@ def test_a_budget_is_set_in_usd_and_shown(shell: Shell) -> None:
     assert shown[0]["left_nano_usd"] == 5 * NANO_PER_USD
 
 
+def test_budgets_are_removed(shell: Shell, ledger: MemoryLedger) -> None:
+    """Of one scope and, if asked, of one window; with who and why. What is not there is an error."""
+    shell("budgets", "set", "acme", "--daily-usd", "5", "--monthly-usd", "9")
+    shell("budgets", "set", "acme", "--daily-usd", "2", "--call-type", "extraction")
+    remove = ("budgets", "remove", "acme", "--reason", "they left", "--yes")
+    left = lambda: [(b.scope, b.window) for b in ledger.budgets("acme")]  # noqa: E731
+
+    assert shell("budgets", "remove", "acme", "--reason", "x")[0] == 2
+    removed = json.loads(shell(*remove, "--per", "month", "--json")[1])
+    assert [(b["scope"], b["window"]) for b in removed] == [("org", "month")]
+    assert left() == [("call_type:extraction", "day"), ("org", "day")]
+    assert shell(*remove)[0] == 0
+    code, _, err = shell(*remove)
+    assert (code, "no budgets" in err) == (1, True)
+    _, _, last = shell(*remove, "--call-type", "extraction")
+
+    assert left() == []
+    assert "acme has no budget now" in last
+    action = ledger.actions(limit=1)[0]
+    assert (action.action, action.by.reason) == ("budget.remove", "they left")
+
+
 def test_a_new_limit_keeps_the_time_zone(shell: Shell) -> None:
     """Raising a limit must not move the days of a budget."""
     berlin = ("--timezone", "Europe/Berlin", "--call-type", "extraction")
