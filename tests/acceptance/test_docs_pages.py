@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
@@ -35,17 +36,9 @@ class Up:
     environ: dict[str, str]
 
 
-@pytest.fixture
-def folder(up: Up, tmp_path: Path) -> Path:
-    """The folder of a reader, who has started `callgate up` in it."""
-    (tmp_path / ".callgate").symlink_to(up.environ["CALLGATE_WORKER__DATA_DIR"])
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+@contextmanager
+def up_in(folder: Path) -> Iterator[Up]:
     """Servers, a worker and Flower in a folder of their own."""
-    folder = tmp_path_factory.mktemp("up")
     (folder / "keys").mkdir()
     (folder / "keys" / "openai").write_text("sk-nobody")
     flower_port = free_port()
@@ -79,11 +72,30 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
                 process.terminate()
 
 
-def test_the_tutorial_does_what_it_says(up: Up, folder: Path) -> None:
-    up.provider.script([Rule(match=Match(text="Nothing works"), reply=[KEY_REFUSED, Step()])])
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """What the pages share, but for the tutorial."""
+    with up_in(tmp_path_factory.mktemp("up")) as started:
+        yield started
 
-    said = run_page(TUTORIAL, folder, up.environ)
 
+def a_folder_of(up: Up, folder: Path) -> Path:
+    """The folder of a reader, who has started `callgate up` in it."""
+    folder.mkdir()
+    (folder / ".callgate").symlink_to(up.environ["CALLGATE_WORKER__DATA_DIR"])
+    return folder
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    """On an empty ledger, as its reader has it."""
+    (tmp_path / "up").mkdir()
+    with up_in(tmp_path / "up") as up:
+        up.provider.script([Rule(match=Match(text="Nothing works"), reply=[KEY_REFUSED, Step()])])
+
+        said = run_page(TUTORIAL, a_folder_of(up, tmp_path / "reader"), up.environ)
+
+        with urlopen(f"{up.flower_url}/calls", timeout=30) as page:  # noqa: S310 - loopback
+            assert "acme" in page.read().decode()
     assert "error: budget_not_configured" in said
     assert said.count(", collapsed") == 1
     assert re.search(r"no money: .* is more than the whole limit of \$0\.00001", said)
@@ -91,14 +103,12 @@ def test_the_tutorial_does_what_it_says(up: Up, folder: Path) -> None:
     assert "no answer: authentication_failed after 1 attempt(s)" in said
     assert "done: 1 succeeded" in said
     assert said.rstrip().endswith("no dead calls")
-    with urlopen(f"{up.flower_url}/calls", timeout=30) as page:  # noqa: S310 - loopback
-        assert "acme" in page.read().decode()
 
 
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.stem
 )
-def test_the_blocks_of_a_page_run(up: Up, page: Path, folder: Path) -> None:
+def test_the_blocks_of_a_page_run(up: Up, page: Path, tmp_path: Path) -> None:
     up.provider.script([])
 
-    run_page(page, folder, up.environ)
+    run_page(page, a_folder_of(up, tmp_path / "reader"), up.environ)
