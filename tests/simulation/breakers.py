@@ -20,6 +20,7 @@ from callgate.domain.ledger import Reserve, Settle, Settled, SettleOutcome
 from callgate.domain.requests import OnBudget
 from tests.simulation.histories import History, Side
 from tests.simulation.provider import Heard
+from tests.simulation.row_rules import end_of_refused
 
 PERIODS = timedelta(days=62)
 """An older call does not wait for the next period."""
@@ -130,8 +131,8 @@ class Breakers:
             flow.waits.begin(call, key, now)
         else:
             said = f"{name} is {call.state}, and may wait until {seconds(until)}"
-            is_over = call.state is CallState.REJECTED and until <= now
-            is_over = is_over or (is_flow and flow.never_fits(call))
+            is_over = until <= now or (is_flow and flow.never_fits(call))
+            is_over = is_over and call.state is end_of_refused(call, claim)
             check("nobody_is_rejected_before_its_wait_is_over", is_over, said)
             counts["rejected: provider"] += 1
             self._waits.pop(call.key, None)
@@ -168,7 +169,7 @@ class Breakers:
             is_patient = claim.on_budget is OnBudget.WAIT and is_young
             can_wait = reason is RefusalReason.EXHAUSTED and is_patient
             self.refused_by_others(call, is_new_wait=can_wait)
-        is_repair = claim.repair_after == call.attempt and not can_wait
+        is_repair = end_of_refused(call, claim) is CallState.DEAD and not can_wait
         if is_repair:
             self._world.scheduler.counts["refused: a repair"] += 1
         ended = CallState.DEAD if is_repair else CallState.REJECTED

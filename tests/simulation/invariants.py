@@ -250,7 +250,7 @@ class Invariants:
             return
         self.wishes.refused(call)
         if self.pauses.is_refused(call):
-            self.pauses.refused(call, self.breakers.refused_elsewhere(call))
+            self.pauses.refused(call, claim, self.breakers.refused_elsewhere(call))
             self.places.refused_by_others(call)
             self._progress.refused_by_others(call)
             return
@@ -263,7 +263,7 @@ class Invariants:
     def _refused_for_room(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
         self._progress.refused(call, claim.credential, is_for_money=bool(outcome.refusal))
         if CONCURRENCY_CODE in (call.wait_reason, call.end_reason):
-            self.places.refused(call, self.breakers.refused_elsewhere(call))
+            self.places.refused(call, claim, self.breakers.refused_elsewhere(call))
             return
         self.places.refused_by_others(call)
         if outcome.refusal is None:

@@ -14,8 +14,9 @@ from uuid import UUID
 from callgate.adapters.memory.rows import CallRow
 from callgate.domain.calls import CallKey, CallState, WaitReason
 from callgate.domain.errors import OrganisationFrozen
-from callgate.domain.ledger import NewSubmission
+from callgate.domain.ledger import NewSubmission, Reserve
 from callgate.domain.pauses import PauseKey
+from tests.simulation.row_rules import end_of_refused
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -90,7 +91,7 @@ class Pauses:
         said = f"{name} is paused, and {call.state}: {call.error}"
         self._world.invariants.check("a_pause_is_asked_first", not self.covers(call), said)
 
-    def refused(self, call: CallRow, until: datetime) -> None:
+    def refused(self, call: CallRow, claim: Reserve, until: datetime) -> None:
         """A call is paused: it waits, within bounds, and holds nothing; or it has waited long enough."""
         check, name, now = self._world.invariants.check, self._world.named(call.key), self._now
         self._world.scheduler.counts["refused: paused"] += 1
@@ -107,7 +108,7 @@ class Pauses:
             check("nobody_waits_too_long_for_an_operator", is_bounded, name)
         else:
             self._world.scheduler.counts["rejected: paused"] += 1
-            is_over = call.state is CallState.REJECTED and until <= now
+            is_over = call.state is end_of_refused(call, claim) and until <= now
             check("nobody_is_rejected_before_its_wait_is_over", is_over, name)
 
     # After a statement.

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from callgate.adapters.memory.rows import CallRow
 from callgate.domain.calls import CallKey, CallState, WaitReason
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
+from callgate.domain.ledger import Reserve
 from tests.simulation.faults import PLACES
+from tests.simulation.row_rules import end_of_refused
 from tests.simulation.slots import Slots
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class Places:
             is_free = declared.fits(call.org_id, call.call_type, running + before)
             check("a_new_call_does_not_take_the_place_of_those_that_wait", is_free, said)
 
-    def refused(self, call: CallRow, until: datetime) -> None:
+    def refused(self, call: CallRow, claim: Reserve, until: datetime) -> None:
         """A call found no place: it waits for one, within bounds, or has waited long enough."""
         check, name = self._world.invariants.check, self._world.named(call.key)
         self._world.scheduler.counts["refused: concurrency"] += 1
@@ -118,7 +120,7 @@ class Places:
             check("who_waits_says_why", call.wait_reason is WaitReason.CONCURRENCY_LIMITED, name)
             self._line[call.key] = call
         else:
-            is_over = call.state is CallState.REJECTED and until <= self._now
+            is_over = call.state is end_of_refused(call, claim) and until <= self._now
             check("nobody_is_rejected_before_its_wait_is_over", is_over, name)
 
     def refused_by_others(self, call: CallRow) -> None:

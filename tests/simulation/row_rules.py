@@ -14,6 +14,7 @@ from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from tests.simulation.by_hand import ByHand
 
 if TYPE_CHECKING:
+    from callgate.domain.ledger import Reserve
     from tests.simulation.world import World
 
 LATE_MAX_S = 45.0
@@ -21,6 +22,13 @@ LATE_MAX_S = 45.0
 WAIT_MAX = timedelta(days=32)
 """The longest wait is for the end of a month."""
 S = CallState
+
+
+def end_of_refused(call: CallRow, claim: Reserve) -> CallState:
+    """How a call ends that may wait no longer: without its repair it keeps its last failure, and is dead."""
+    return S.DEAD if claim.repair_after == call.attempt else S.REJECTED
+
+
 STEPS = {
     None: {S.QUEUED, S.WAITING},
     S.QUEUED: {S.RUNNING, S.WAITING, S.SUCCEEDED, S.REJECTED, S.DEAD},
