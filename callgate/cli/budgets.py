@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from callgate.adapters.threads import in_threads
 from callgate.cli.actions import by_of
 from callgate.cli.options import (
     AsJson,
@@ -178,7 +179,9 @@ def audit(
     JSON: is_clean, drift_nano_usd, drifting, days (proven now), proof, and the fields of the snapshot.
     """
     with client_of(context) as client:
-        report = audit_ledger(client.operations, everything=everything, sessions=AUDIT_SESSIONS)
+        report = audit_ledger(
+            client.operations, everything=everything, sessions=AUDIT_SESSIONS, run=in_threads
+        )
     if as_json:
         print_json(_audit_fields(report))
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from threading import Event
+from functools import partial
 
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.operator_ports import OperationsPort, SumsPort
@@ -18,6 +17,15 @@ FITTING = 8
 """After so many parts in a row that were proven, larger ones are tried."""
 TRIES = 3
 """Of the smallest part."""
+Share = tuple[list[SumProof], int]
+"""Of some days all proofs, and how many days had several."""
+Run = Callable[[Sequence[Callable[[], Share]], Callable[[], None]], list[Share]]
+"""Runs shares; calls the second argument when the others are to end after the statement that is under way."""
+
+
+def one_by_one(shares: Sequence[Callable[[], Share]], _: Callable[[], None]) -> list[Share]:
+    """Run them in this thread."""
+    return [share() for share in shares]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,11 @@ class AuditReport:
 
 
 def audit(
-    operations: OperationsPort, *, everything: bool = False, sessions: int = 1
+    operations: OperationsPort,
+    *,
+    everything: bool = False,
+    sessions: int = 1,
+    run: Run = one_by_one,
 ) -> AuditReport:
     """
     Audit a ledger: its figures, then the sums of each day that is not sealed.
@@ -56,14 +68,15 @@ def audit(
 
     Args:
         everything: Prove also the days that are sealed.
-        sessions: So many statements run at a time. A statement uses one core of the server.
+        sessions: The days are so many shares. A share's statements keep one core of the server busy.
+        run: Runs the shares.
 
     Raises:
         LedgerUnavailable
     """
     snapshot = operations.snapshot()
     days = operations.sum_days(everything=everything)
-    proofs, in_parts = _prove_all(operations, days, sessions)
+    proofs, in_parts = _prove_all(operations, days, sessions, run)
     drifting = tuple(b for b in snapshot.budgets if b.drift_nano_usd)
     return AuditReport(
         snapshot=snapshot,
@@ -75,36 +88,23 @@ def audit(
     )
 
 
-def _prove_all(
-    operations: OperationsPort, days: Sequence[date], sessions: int
-) -> tuple[list[SumProof], int]:
-    """All proofs, and how many days had several. The first error ends it, once statements under way have ended."""
-    if sessions == 1:
-        return _prove_days(operations, days, Event())
-    stop = Event()
-    with ThreadPoolExecutor(sessions) as pool:
-        shares = [
-            pool.submit(_prove_days, operations, days[n::sessions], stop) for n in range(sessions)
-        ]
-        try:
-            found = [share.result() for share in shares]
-        finally:
-            stop.set()
+def _prove_all(operations: OperationsPort, days: Sequence[date], sessions: int, run: Run) -> Share:
+    is_over: list[bool] = []
+
+    def prove(share: Sequence[date]) -> Share:
+        proofs: list[SumProof] = []
+        pace, in_parts = _Pace(), 0
+        for day in share:
+            if is_over:
+                break
+            parts = list(_prove(operations, day, pace))
+            in_parts += len(parts) > 1
+            proofs += parts
+        return proofs, in_parts
+
+    shares = [partial(prove, days[n::sessions]) for n in range(sessions)]
+    found = run(shares, lambda: is_over.append(True))
     return [proof for proofs, _ in found for proof in proofs], sum(n for _, n in found)
-
-
-def _prove_days(
-    operations: OperationsPort, days: Sequence[date], stop: Event
-) -> tuple[list[SumProof], int]:
-    proofs: list[SumProof] = []
-    pace, in_parts = _Pace(), 0
-    for day in days:
-        if stop.is_set():
-            break
-        parts = list(_prove(operations, day, pace))
-        in_parts += len(parts) > 1
-        proofs += parts
-    return proofs, in_parts
 
 
 def prove_day(operations: OperationsPort | SumsPort, day: date) -> Iterator[SumProof]:

@@ -30,6 +30,7 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.threads import in_threads
 from callgate.cli.budgets import AUDIT_SESSIONS
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState
@@ -108,7 +109,7 @@ def _audits(url: str) -> Figures:
         with _Session(url, timeout_s, AUDIT_SESSIONS) as session:
             try:
                 report, took = session.timed(
-                    partial(audit, everything=everything, sessions=AUDIT_SESSIONS)
+                    partial(audit, everything=everything, sessions=AUDIT_SESSIONS, run=in_threads)
                 )
             except LedgerUnavailable as exc:
                 found[name] = {"failed": str(exc)}

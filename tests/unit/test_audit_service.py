@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.threads import in_threads
 from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.sums import QUARTER, SumProof
@@ -189,7 +190,7 @@ def test_two_sessions_prove_two_days_at_a_time() -> None:
     """Each day once."""
     ledger = Two(days=8)
 
-    report = audit(ledger, sessions=2)
+    report = audit(ledger, sessions=2, run=in_threads)
 
     assert report.days == report.proof.sealed == 8
     assert sorted(since.date() for since, _ in ledger.proven) == ledger.days
@@ -207,6 +208,6 @@ def test_an_error_of_one_session_ends_the_other() -> None:
 
     ledger.prove_sums = third_fails  # type: ignore[method-assign]
     with pytest.raises(BrokenBarrierError):
-        audit(ledger, sessions=2)
+        audit(ledger, sessions=2, run=in_threads)
 
     assert len(ledger.proven) < 8
