@@ -137,6 +137,8 @@ class HostileWorld(World):
         is_own = isinstance(owner, Tenant)
         self.ledger.tables.locked = set() if is_own else self.locks.held()
         result = super().execute(owner, name, arguments, options)
+        if name == "take_due":
+            self.invariants.looks_for_due(owner)
         self.invariants.nobody_waits_too_long()
         return result
 

@@ -20,6 +20,7 @@ from tests.simulation.release_rule import Headroom
 if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery
     from tests.simulation.hostile import HostileWorld
+    from tests.simulation.scheduler import Owner
 
 END_MAX_S = 20.0
 """From submission to end, of each call of the others that died with no worker."""
@@ -32,6 +33,8 @@ LOST_MAX_S = 60.0 + END_MAX_S
 CONGESTED_AT = 8
 TOLD_MAX_S = 15.0
 """From the end of a call of the others to its link at the broker, also if the worker that publishes it has died."""
+RECOVERY_MAX_S = 15.0
+"""Between two looks of a process for calls that are due."""
 BOMB_BYTES = b"never checked to the end"
 LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 """Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""
@@ -94,6 +97,8 @@ class TenantInvariants(Invariants):
         """Submissions of the others whose link is still to come, and since when it could."""
         self._refused_at: defaultdict[UUID, list[float]] = defaultdict(list)
         """When the broker refused which of the tenant's links."""
+        self._looked_at: dict[Owner, float] = {}
+        """When which process last looked for calls that are due."""
 
     @property
     def done(self) -> int:
@@ -145,6 +150,14 @@ class TenantInvariants(Invariants):
     def is_owed(self, link: str | None) -> bool:
         """The tenant's links lead nowhere: they are owed a few tries."""
         return super().is_owed(link) and link != JUNK
+
+    def looks_for_due(self, process: Owner) -> None:
+        """A process looks for calls that are due: nothing of the tenant keeps it from that for long."""
+        now = self._hostile_world.scheduler.now
+        since_s = now - self._looked_at.get(process, now)
+        said = f"{process.name} looked for calls that are due {since_s:.1f} s ago"
+        self.check("recovery_goes_on", since_s <= RECOVERY_MAX_S, said)
+        self._looked_at[process] = now
 
     def nobody_waits_too_long(self) -> None:
         """No call of the others is open for too long, and no link of an ended one is still to come."""

@@ -34,7 +34,7 @@ class HostileMutation:
 
 
 MUTATIONS: list[HostileMutation] = []
-HARM = ("others_end_in_time", "others_keep_their_share")
+HARM = ("others_end_in_time", "others_keep_their_share", "recovery_goes_on")
 TWICE = ("others_are_sent_once", "others_post_their_usage", "others_succeed")
 
 
@@ -98,7 +98,7 @@ def due_is_not_run_when_expire_fails() -> Patched:
 # Links.
 
 
-@caught_by(*HARM, "others_are_told_in_time")
+@caught_by("recovery_goes_on", *HARM, "others_are_told_in_time")
 def links_are_delivered_in_the_recovery_loop() -> Patched:
     """First everybody is told, then whatever is due is moved on."""
     run = RecoveryService.run
