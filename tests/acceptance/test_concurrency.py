@@ -12,6 +12,8 @@ from devkit.simulator.simulator import Rule, Simulator, Step
 from tests.support.deployment import RICH_NANO_USD, Deployment, until, until_equal
 from tests.support.limit_use import CATALOGUE
 
+pytestmark = pytest.mark.long
+
 FEW, MANY = "few", "many"
 CALLS = 30
 MOST = 3

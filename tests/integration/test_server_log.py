@@ -11,6 +11,8 @@ from callgate.domain.errors import LedgerUnavailable
 from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LINK, LedgerUnderTest, a_submission, an_answer
 
+pytestmark = pytest.mark.long
+
 
 def test_a_statement_that_fails_is_not_quoted(
     ledger: LedgerUnderTest, services: DevServers, postgres_engine: Engine

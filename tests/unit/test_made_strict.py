@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from callgate.domain.made_strict import made_closed, made_strict
 from callgate.domain.strict_schema import KEYWORDS, allows_strict
 
+pytestmark = pytest.mark.long
+
 NAMES = ("a", "b", "c")
 LEAVES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [

@@ -22,6 +22,8 @@ from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import LINK
 from tests.support.money_model import MoneyModel
 
+pytestmark = pytest.mark.long
+
 Action = Callable[[MoneyModel], None]
 # Few and round amounts, so that holds meet limits exactly, and by one nano-USD more.
 COSTS = [40, 100, 130, 0]

@@ -10,6 +10,8 @@ from callgate.domain.reports import By, EndReason
 from tests.support.command_line import Shell, given_up
 from tests.support.ledger_under_test import LedgerUnderTest, a_failure, a_reserve, open_memory
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def ledger() -> LedgerUnderTest:
