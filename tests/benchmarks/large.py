@@ -192,7 +192,7 @@ class _Session:
         before, began = self._cpu_s(), time.monotonic()
         answer = ask(self.operations)
         took = time.monotonic() - began
-        return answer, {"s": round(took, 3), "cpu_s": round(self._cpu_s() - before, 2)}
+        return answer, {"s": round(took, 3), "cpu_s": round(self._cpu_s() - before, 4)}
 
     def run_calls(self, number: int, _: PostgresOperations) -> None:
         """Submit, reserve, record and settle calls, ten at a time: so many may be under way at once."""
