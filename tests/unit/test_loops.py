@@ -20,6 +20,8 @@ from worker.loops import SharedLoops
 from worker.redrives import RedriveLoop
 from worker.wakeable_sleep import WakeableSleep
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 20.0
 NAMES = (

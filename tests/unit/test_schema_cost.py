@@ -28,6 +28,8 @@ from callgate.domain.schema_cost import (
     why_too_costly,
 )
 
+pytestmark = pytest.mark.long
+
 TOO_MANY = f"checking one value takes more than {VISITS_MAX} steps: branches and $ref multiply"
 ENDLESS = "a $ref leads back to its start, so a check would never end"
 UNRESOLVED = "a $ref or $schema names something that is not in the schema"
