@@ -112,7 +112,7 @@ def test_history_is_not_read(session: PostgresSession, of_empty: dict[str, int],
 def test_what_workers_do_uses_no_index_of_the_lists(
     session: PostgresSession, of_empty: dict[str, int]
 ) -> None:
-    """An order by age alone chooses such an index, if it is the only one that gives that order."""
+    """What they do says nothing of generations, which these indexes ask for."""
     ledger = open_postgres(session)
     ledger.set_budget(1, org_id="poor")
     ledger.reserve(a_reserve(ledger.queued("waits for money", org_id="poor"), 1))

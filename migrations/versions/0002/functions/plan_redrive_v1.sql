@@ -38,7 +38,7 @@ BEGIN
           FROM llm_call c
          WHERE p_call_ids IS NOT NULL AND c.call_id = ANY (p_call_ids) AND c.state = p_state
         UNION ALL
-        -- The order names ix_llm_call_dead: without it the planner may read all calls of an organisation.
+        -- Sorting is off, so this order needs ix_llm_call_dead: by another index all dead letters may be read.
         SELECT c.call_id, c.generation, c.org_id, c.call_type, c.provider, c.model, c.state, c.end_reason,
                c.error_fingerprint, c.created_at
           FROM unnest(orgs) AS o(org_id)
